@@ -1,0 +1,129 @@
+"""What a policy answers: sampled or greedy responses, and the exact probability of a given one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from crossdomain.domains import Domain, Item
+from crossdomain.models import stop_token_ids
+from crossdomain.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Response:
+    """A response's text, and whether it ended by itself within its length."""
+
+    text: str
+    ended: bool
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    stop: Sequence[int],
+    samples: int = 1,
+    temperature: float = 0.0,
+    batch_size: int = 512,
+    seed: int = 0,
+) -> list[list[Response]]:
+    """Responses to each prompt, `samples` a prompt.
+
+    Args:
+        model: the policy.
+        tokenizer: its tokenizer, padding on the left.
+        prompts: as the policy reads them.
+        max_new_tokens: where a response is cut off.
+        stop: ids of the tokens that end a response.
+        samples: responses a prompt.
+        temperature: 0 is greedy.
+        batch_size: sequences at a time.
+        seed: of the sampling; the global random state is left as it was.
+    """
+    if temperature == 0 and samples != 1:
+        raise ValueError(f"samples={samples}: greedy decoding gives one response a prompt, use samples=1")
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens, eos_token_id=list(stop), pad_token_id=tokenizer.pad_token_id, **sampling
+    )
+    ends = frozenset(stop)
+    responses: list[list[Response]] = []
+    size = max(1, batch_size // samples)
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(seed)
+        for start in range(0, len(prompts), size):
+            chunk = [prompt for prompt in prompts[start : start + size] for _ in range(samples)]
+            inputs = tokenizer(chunk, return_tensors="pt", padding=True).to(model.device)
+            output = model.generate(**inputs, generation_config=config)
+            rows = output[:, inputs["input_ids"].shape[1] :].tolist()
+            texts = [_response(tokenizer, row, ends) for row in rows]
+            responses += [texts[i : i + samples] for i in range(0, len(texts), samples)]
+    return responses
+
+
+def _response(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: frozenset[int]) -> Response:
+    end = next((i for i, token in enumerate(ids) if token in ends), None)
+    kept = ids if end is None else ids[: end + 1]
+    return Response(tokenizer.decode(kept, skip_special_tokens=True), end is not None)
+
+
+def expected_reward(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    profile: Profile,
+    domain: Domain,
+    items: Sequence[Item],
+) -> Tensor:
+    """The exact expected reward at temperature 1 of items with one right answer: its probability, end included.
+
+    Differentiable in the model's parameters (theory, objective 1).
+
+    Returns:
+        Probabilities, one an item, shape `(len(items),)`.
+
+    Raises:
+        ValueError: the domain rewards several responses, so that no single probability is the expected reward.
+    """
+    answers = [domain.answer(item) for item in items]
+    stop = stop_token_ids(tokenizer, domain.stop)
+    chunks = []
+    for start in range(0, len(items), profile.evaluation_batch):
+        rows, targets = [], []
+        for item, answer in zip(items[start : start + profile.evaluation_batch], answers[start:], strict=False):
+            if answer is None:
+                raise ValueError(f"{type(domain).__name__} rewards several responses: estimate by sampling instead")
+            rows.append(tokenizer(profile.prompt(item.prompt, item.prefill))["input_ids"])
+            targets.append(tokenizer(answer, add_special_tokens=False)["input_ids"])
+        chunks.append(_probabilities(model, tokenizer, rows, targets, stop))
+    return torch.cat(chunks)
+
+
+def _probabilities(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    targets: list[list[int]],
+    stop: list[int],
+) -> Tensor:
+    """Probability of each target followed by a stop token, given its prompt; shape (batch,)."""
+    sequences = [prompt + target for prompt, target in zip(prompts, targets, strict=True)]
+    width = max(map(len, sequences))
+    pad = int(tokenizer.pad_token_id)
+    ids = torch.tensor([s + [pad] * (width - len(s)) for s in sequences], device=model.device)  # (batch, position)
+    mask = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s in sequences], device=model.device)
+    logp = F.log_softmax(model(input_ids=ids, attention_mask=mask).logits.float(), dim=-1)  # (batch, position, vocab)
+    following = logp[:, :-1].gather(2, ids[:, 1:, None]).squeeze(2)  # log-probability of the token at position + 1
+    position = torch.arange(1, width, device=model.device)
+    first = torch.tensor([len(prompt) for prompt in prompts], device=model.device)[:, None]
+    length = torch.tensor([len(s) for s in sequences], device=model.device)
+    answer = following.masked_fill((position < first) | (position >= length[:, None]), 0).sum(1)
+    ending = logp[torch.arange(len(sequences), device=model.device), length - 1][:, stop].logsumexp(1)
+    return (answer + ending).exp()

@@ -1,0 +1,238 @@
+"""The checkpoints of a run: each has a name that says how it is made, and is trained when first asked for.
+
+    base                    the base model
+    code                    the base after the Code stage (Code's expert)
+    code-math-qa-cw         the whole sequence
+    code-math-qa-cw-remath  and a refresh of Math
+    code-math_50            a Math stage of 50 steps after Code
+    code-math@25            Math's stage after 25 of its steps (a snapshot it kept)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from crossdomain import models, paths, pretraining, provenance, training
+from crossdomain.domains import Domain
+from crossdomain.profiles import Profile
+from crossdomain.store import Artifact, Store
+
+BASE = "base"
+TOKEN = re.compile(r"(?P<refresh>re)?(?P<domain>[a-z0-9]+?)(?:_(?P<steps>[0-9]+))?")
+
+MODEL_SETTINGS = ("hidden_size", "layers", "intermediate_size", "attention_heads", "key_value_heads", "head_dim")
+BASE_SETTINGS = (
+    *("prompt_template", "precision", "max_grad_norm", "base_batch", "label_noise", "base_learning_rate"),
+    *("base_schedule", "base_max_steps", "base_warmup_steps", "base_decay_steps", "base_stop_domain"),
+    *("base_stop_score", "base_check_every", "base_weight_decay", "evaluation_batch"),
+)
+RL_SETTINGS = (
+    *("prompt_template", "precision", "batch_size", "generations", "warmup_steps", "temperature", "clip_epsilon"),
+    *("kl_beta", "adam_beta2", "max_grad_norm"),
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of reinforcement learning: what it starts from, and what it does."""
+
+    name: str
+    parent: str
+    domain: str
+    steps: int
+    learning_rate: float
+    snapshot_every: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained policy of a run. `weights` is set where it is a snapshot inside the stage that `artifact` holds."""
+
+    name: str
+    artifact: Artifact
+    weights: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """What identifies the weights."""
+        return self.artifact.key + (f"@{self.weights.stem}" if self.weights else "")
+
+    def model(self) -> PreTrainedModel:
+        """The policy, in float32 and evaluation mode."""
+        return models.load_model(self.artifact.path, self.weights)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer."""
+        return models.load_tokenizer(self.artifact.path)
+
+    def training_log(self) -> pd.DataFrame:
+        """Reward, entropy, completion length, clipping, time and more, a row a step of its stage."""
+        return pd.read_csv(self.artifact.path / "training.csv")
+
+    def snapshots(self) -> list[int]:
+        """Steps of its stage at which weights were kept."""
+        return sorted(int(path.stem) for path in self.artifact.path.glob("snapshots/*.safetensors"))
+
+
+class Lineage:
+    """The checkpoints of one profile and seed."""
+
+    def __init__(self, profile: Profile, seed: int, store: Store | None = None) -> None:
+        if seed < 0:
+            raise ValueError(f"seed = {seed}: expected an integer of 0 or more")
+        self.profile, self.seed = profile, seed
+        self.domains: dict[str, Domain] = profile.load_domains()
+        self.store = store or Store(paths.store())
+        self._found: dict[str, Checkpoint] = {}
+
+    @property
+    def sequence(self) -> list[str]:
+        """Names of the checkpoints after each stage, in order, beginning with the base."""
+        stages = self.profile.stages
+        return [BASE, *("-".join(stages[: i + 1]) for i in range(len(stages)))]
+
+    def stage(self, name: str) -> Stage:
+        """The stage that makes the checkpoint of that name.
+
+        Raises:
+            ValueError: the name is not made of this run's domains.
+        """
+        parent, _, token = name.rpartition("-")
+        match = TOKEN.fullmatch(token)
+        known = ", ".join(self.domains)
+        if match is None:
+            raise ValueError(f"checkpoint {name!r}: cannot read {token!r}; expected a domain of {known}, as in 'code-math'")
+        domain, refresh = match["domain"], match["refresh"] is not None
+        if refresh and "re" + domain in self.domains:
+            domain, refresh = "re" + domain, False
+        if domain not in self.domains:
+            raise ValueError(f"checkpoint {name!r}: no domain {domain!r} in this profile; expected one of {known}")
+        profile = self.profile
+        rate = profile.learning_rate[domain]
+        return Stage(
+            name=name,
+            parent=parent or BASE,
+            domain=domain,
+            steps=int(match["steps"] or (profile.refresh_steps if refresh else profile.steps[domain])),
+            learning_rate=(profile.refresh_learning_rate or rate) if refresh else rate,
+            snapshot_every=profile.refresh_snapshot_every if refresh else profile.snapshot_every,
+            seed=self.seed,
+        )
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """The checkpoint of that name, trained (with all it descends from) if it is not in the store.
+
+        Raises:
+            ValueError: the name cannot be read, or asks for a snapshot that was not kept.
+        """
+        if name not in self._found:
+            stage, _, step = name.partition("@") if "-" not in name.rpartition("@")[2] else (name, "", "")
+            if step:
+                self._found[name] = self._snapshot(name, stage, int(step))
+            else:
+                self._found[name] = Checkpoint(name, self._base() if name == BASE else self._trained(self.stage(name)))
+            self._refer(name, self._found[name].artifact)
+        return self._found[name]
+
+    def _snapshot(self, name: str, stage: str, step: int) -> Checkpoint:
+        artifact = self.checkpoint(stage).artifact
+        weights = artifact.path / "snapshots" / f"{step:05d}.safetensors"
+        if not weights.is_file():
+            kept = self.checkpoint(stage).snapshots()
+            raise ValueError(f"checkpoint {name!r}: no snapshot at step {step}; kept are {kept}")
+        return Checkpoint(name, artifact, weights)
+
+    def _base(self) -> Artifact:
+        profile = self.profile
+        if profile.model != "tiny":
+            return import_pretrained(self.store, profile.model)
+        seed = profile.base_seed(self.seed)
+        inputs = {
+            "kind": "base",
+            "settings": profile.subset(*MODEL_SETTINGS, *BASE_SETTINGS),
+            "seed": seed,
+            "domains": {name: domain_inputs(self.domains[name]) for name in profile.base_batch},
+            **environment(),
+        }
+        return self.store.get(
+            f"base-seed{seed}",
+            inputs,
+            lambda output, work: pretraining.pretrain_base(
+                profile, self.domains, seed=seed, output=output, work=work
+            ),
+        )
+
+    def _trained(self, stage: Stage) -> Artifact:
+        parent = self.checkpoint(stage.parent)
+        domain = self.domains[stage.domain]
+        models.check_vocabulary(stage.domain, domain, parent.tokenizer())
+        inputs = {
+            "kind": "stage",
+            "settings": self.profile.subset(*RL_SETTINGS),
+            "parent": parent.key,
+            "domain": domain_inputs(domain),
+            "steps": stage.steps,
+            "learning_rate": stage.learning_rate,
+            "snapshot_every": stage.snapshot_every,
+            "seed": stage.seed,
+            **environment(),
+        }
+        return self.store.get(
+            f"{stage.name}-seed{stage.seed}",
+            inputs,
+            lambda output, work: training.train_stage(
+                self.profile,
+                domain,
+                parent=parent.artifact.path,
+                weights=parent.weights,
+                steps=stage.steps,
+                learning_rate=stage.learning_rate,
+                seed=stage.seed,
+                snapshot_every=stage.snapshot_every,
+                output=output,
+                work=work,
+                label=f"{stage.name}, seed {stage.seed}",
+            ),
+        )
+
+    def _refer(self, name: str, artifact: Artifact) -> None:
+        """Note that this run uses an artifact, so that pruning the store keeps it."""
+        references = paths.run(self.profile.label, [self.seed]) / "uses"
+        references.mkdir(parents=True, exist_ok=True)
+        draft = references / f".{name}.{os.getpid()}"
+        draft.write_text(artifact.key + "\n")
+        os.replace(draft, references / name)
+
+
+def import_pretrained(store: Store, source: str) -> Artifact:
+    """A pretrained model, converted once into the store."""
+    location, options = models.locate(source)
+    weights = sorted(Path(location).glob("*.safetensors")) if Path(location).is_dir() else []
+    inputs = {"kind": "pretrained", "source": source, "versions": provenance.versions(("transformers", "gguf"))}
+    inputs["files"] = {file.name: file.stat().st_size for file in weights}
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(source).name)
+    return store.get(f"{BASE}-{name}", inputs, lambda output, work: models.import_pretrained(source, output))
+
+
+def domain_inputs(domain: Domain) -> dict[str, Any]:
+    """What of a domain determines training: its class and the code of it and its bases."""
+    modules = sorted({cls.__module__ for cls in type(domain).__mro__ if issubclass(cls, Domain)})
+    return {"class": type(domain).__qualname__, "code": provenance.code_fingerprint(*modules)}
+
+
+def environment() -> dict[str, Any]:
+    """What else determines trained weights: library versions, our training code and the kind of device."""
+    return {
+        "versions": provenance.versions(provenance.DECISIVE),
+        "code": provenance.code_fingerprint(training, pretraining, models),
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+    }

@@ -1,0 +1,253 @@
+"""Profiles: every number that shapes a run, typed, checked, loaded from YAML and overridable one by one.
+
+A profile is a flat YAML file (`profiles/cpu.yaml`); `extends: cpu` starts from another one. Values given per domain are
+mappings; one entry of a mapping is addressed with a dot, as in `steps.math=50`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from crossdomain import paths
+from crossdomain.domains import Domain, load_domain
+
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ProfileError(ValueError):
+    """A profile or an override that cannot be used; the message names key, value and what is allowed."""
+
+
+class Profile(BaseModel):
+    """Settings of one scale. The YAML files say what each value is for; the constraints are here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    overridden: dict[str, Any] = {}
+    scale: Literal["machinery", "toy", "small", "paper"]
+
+    domains: dict[str, str]
+    stages: Annotated[list[str], Field(min_length=1)]
+    refresh: str
+    refresh_steps: NonNegative
+    base_seeds: Count
+
+    model: str
+    hidden_size: Count
+    layers: Count
+    intermediate_size: Count
+    attention_heads: Count
+    key_value_heads: Count
+    head_dim: Count
+    prompt_template: str
+    precision: Literal["float32", "bf16-autocast"]
+
+    base_batch: dict[str, NonNegative]
+    label_noise: dict[str, Share]
+    base_learning_rate: Rate
+    base_schedule: Literal["constant", "cosine"]
+    base_max_steps: Count
+    base_warmup_steps: NonNegative
+    base_decay_steps: NonNegative
+    base_stop_domain: str | None
+    base_stop_score: Share
+    base_check_every: Count
+    base_weight_decay: Annotated[float, Field(ge=0)]
+
+    steps: dict[str, Count]
+    learning_rate: dict[str, Rate]
+    refresh_learning_rate: Rate | None
+    batch_size: Count
+    generations: Annotated[int, Field(ge=2)]
+    warmup_steps: NonNegative
+    temperature: Annotated[float, Field(gt=0)]
+    clip_epsilon: Rate
+    kl_beta: Annotated[float, Field(ge=0)]
+    adam_beta2: Rate
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    save_every: Count
+    snapshot_every: Count
+    refresh_snapshot_every: Count
+
+    test_prompts: Count
+    curve_prompts: Count
+    samples: Count
+    evaluation_batch: Count
+    bootstrap: Count
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return value.replace(",", " ").split() if isinstance(value, str) else value
+
+    @field_validator("domains")
+    @classmethod
+    def _domain_names(cls, value: dict[str, str]) -> dict[str, str]:
+        bad = [name for name in value if not (name.isascii() and name.isalnum() and name.islower())]
+        if bad:
+            raise ValueError(f"domain names {bad} must be lower-case letters and digits: they name checkpoints")
+        return value
+
+    @field_validator("prompt_template")
+    @classmethod
+    def _template(cls, value: str) -> str:
+        if "{prompt}" not in value:
+            raise ValueError("must contain {prompt}, and may contain {prefill}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Profile:
+        known = f"one of {', '.join(self.domains)}"
+        named = {"stages": self.stages, "refresh": [self.refresh], "base_stop_domain": [self.base_stop_domain]}
+        named |= {key: list(getattr(self, key)) for key in ("steps", "learning_rate", "base_batch", "label_noise")}
+        for key, domains in named.items():
+            for domain in domains:
+                if domain is not None and domain not in self.domains:
+                    raise ValueError(f"{key}: no domain {domain!r}, expected {known}")
+        for stage in {*self.stages, self.refresh}:
+            for key in ("steps", "learning_rate"):
+                if stage not in getattr(self, key):
+                    raise ValueError(f"{key}: no value for the stage {stage!r}; add {key}.{stage}")
+        if len(self.stages) > 1 and self.refresh not in self.stages:
+            raise ValueError(f"refresh: {self.refresh!r} is not a stage of this run ({', '.join(self.stages)})")
+        if self.batch_size % self.generations:
+            raise ValueError(
+                f"batch_size: {self.batch_size} completions cannot be split into groups of generations="
+                f"{self.generations}; use a multiple of {self.generations}"
+            )
+        if self.attention_heads % self.key_value_heads:
+            raise ValueError(
+                f"attention_heads: {self.attention_heads} is not a multiple of key_value_heads={self.key_value_heads}"
+            )
+        if self.model == "tiny" and not any(self.base_batch.values()):
+            raise ValueError("base_batch: the tiny model is pre-trained here, so at least one domain needs examples")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Name of the run's directory: the profile, and what was overridden, so that no run overwrites another."""
+        changes = ",".join(f"{key}={value}" for key, value in sorted(self.overridden.items()))
+        return re.sub(r"[^A-Za-z0-9._=,+-]+", "_", f"{self.name}+{changes}" if changes else self.name)[:120]
+
+    def load_domains(self) -> dict[str, Domain]:
+        """The domains by the name they have in this run."""
+        return {name: load_domain(path) for name, path in self.domains.items()}
+
+    def base_seed(self, seed: int) -> int:
+        """The seed of the base model under RL seed `seed`: RL seeds share bases, but several bases are seen.
+
+        Each hundred of seeds has its own: seeds from 100 on, on which settings are chosen, share none with the first.
+        """
+        return seed - seed % 100 + seed % 100 % self.base_seeds
+
+    def subset(self, *keys: str) -> dict[str, Any]:
+        """Some settings as plain data, to key what they determine."""
+        return {key: getattr(self, key) for key in keys}
+
+    def prompt(self, prompt: str, prefill: str = "") -> str:
+        """A question as the policy reads it."""
+        return self.prompt_template.replace("{prompt}", prompt).replace("{prefill}", prefill)
+
+
+SETTINGS = [key for key in Profile.model_fields if key not in ("name", "overridden")]
+
+
+def load_profile(name: str | Path, overrides: Mapping[str, Any] | str | None = None) -> Profile:
+    """The profile of that name (or YAML file), with overrides such as `{"steps.math": 50}` or `"steps.math=50"`.
+
+    Raises:
+        ProfileError: no such profile, an unknown key, a wrong type, a value out of range or values that do not fit.
+    """
+    values = _read(Path(name) if str(name).endswith((".yaml", ".yml")) else paths.root() / "profiles" / f"{name}.yaml")
+    changes = parse_overrides(overrides)
+    for key, value in changes.items():
+        _override(values, key, value)
+    try:
+        profile = Profile.model_validate({**values, "overridden": changes})
+        profile.load_domains()
+    except ValidationError as error:
+        raise ProfileError(_explain(str(name), error)) from None
+    except ValueError as error:
+        raise ProfileError(f"profile {name}: domains: {error}") from None
+    return profile
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
+        raise ProfileError(f"no profile {path.stem!r} ({path} is missing): expected one of {there}, or a YAML file")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ProfileError(f"profile {path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ProfileError(f"profile {path}: expected 'key: value' lines, found {type(values).__name__}")
+    parent = values.pop("extends", None)
+    inherited = _read(path.parent / f"{parent}.yaml") if parent else {}
+    return {**inherited, **values, "name": path.stem}
+
+
+def parse_overrides(overrides: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """Overrides as a mapping; text is read as `key=value` pairs separated by blanks, values as YAML."""
+    if overrides is None:
+        return {}
+    if isinstance(overrides, Mapping):
+        return dict(overrides)
+    parsed = {}
+    for pair in overrides.split():
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ProfileError(f"override {pair!r}: expected key=value")
+        parsed[key] = parse_value(value)
+    return parsed
+
+
+def parse_value(text: str) -> Any:
+    """A value as YAML reads it, but with `5e-5` a number (YAML 1.1 wants `5.0e-5`)."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _override(values: dict[str, Any], key: str, value: Any) -> None:
+    head, dot, entry = key.partition(".")
+    if head not in SETTINGS:
+        raise ProfileError(f"no profile setting {key!r} (value {value!r}); {_hint(head)}")
+    if dot and isinstance(values.get(head), dict):
+        values[head] = {**values[head], entry: value}
+    elif dot:
+        raise ProfileError(f"override {key!r}: {head} is a single value, not one per domain; use {head}={value}")
+    else:
+        values[head] = value
+
+
+def _hint(key: str) -> str:
+    close = difflib.get_close_matches(key, SETTINGS, 3, 0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(SETTINGS)}"
+
+
+def _explain(name: str, error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(map(str, problem["loc"]))
+        given = "" if isinstance(problem["input"], dict) else f" = {problem['input']!r}"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"no such setting; {_hint(key)}"
+        lines.append(f"{key}{given}: {message}" if key else message)
+    return f"profile {name}: " + "; ".join(lines)
