@@ -92,18 +92,31 @@ def expected_reward(
     Raises:
         ValueError: the domain rewards several responses, so that no single probability is the expected reward.
     """
-    answers = [domain.answer(item) for item in items]
+    answers = [answer for item in items if (answer := domain.answer(item)) is not None]
+    if len(answers) != len(items):
+        raise ValueError(f"{type(domain).__name__} rewards several responses: estimate by sampling instead")
+    return response_probability(model, tokenizer, profile, domain, items, answers)
+
+
+def response_probability(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    profile: Profile,
+    domain: Domain,
+    items: Sequence[Item],
+    responses: Sequence[str],
+) -> Tensor:
+    """Probability that the policy gives each item that response and ends there, at temperature 1; shape (len(items),)."""
     stop = stop_token_ids(tokenizer, domain.stop)
-    chunks = []
-    for start in range(0, len(items), profile.evaluation_batch):
-        rows, targets = [], []
-        for item, answer in zip(items[start : start + profile.evaluation_batch], answers[start:], strict=False):
-            if answer is None:
-                raise ValueError(f"{type(domain).__name__} rewards several responses: estimate by sampling instead")
-            rows.append(tokenizer(profile.prompt(item.prompt, item.prefill))["input_ids"])
-            targets.append(tokenizer(answer, add_special_tokens=False)["input_ids"])
-        chunks.append(_probabilities(model, tokenizer, rows, targets, stop))
-    return torch.cat(chunks)
+    prompts = tokenizer([profile.prompt(item.prompt, item.prefill) for item in items])["input_ids"]
+    targets = tokenizer(list(responses), add_special_tokens=False)["input_ids"]
+    size = profile.evaluation_batch
+    return torch.cat(
+        [
+            _probabilities(model, tokenizer, prompts[start : start + size], targets[start : start + size], stop)
+            for start in range(0, len(items), size)
+        ]
+    )
 
 
 def _probabilities(

@@ -31,8 +31,8 @@ TOKEN = re.compile(r"(?P<refresh>re)?(?P<domain>[a-z0-9]+?)(?:_(?P<steps>[0-9]+)
 MODEL_SETTINGS = ("hidden_size", "layers", "intermediate_size", "attention_heads", "key_value_heads", "head_dim")
 BASE_SETTINGS = (
     *("prompt_template", "precision", "max_grad_norm", "base_batch", "label_noise", "base_learning_rate"),
-    *("base_schedule", "base_max_steps", "base_warmup_steps", "base_decay_steps", "base_stop_domain"),
-    *("base_stop_score", "base_check_every", "base_weight_decay", "evaluation_batch"),
+    *("base_schedule", "base_max_steps", "base_warmup_steps", "base_decay_steps", "base_stop_score"),
+    *("base_check_every", "base_weight_decay", "evaluation_batch"),
 )
 RL_SETTINGS = (
     *("prompt_template", "precision", "batch_size", "generations", "warmup_steps", "temperature", "clip_epsilon"),
@@ -140,7 +140,7 @@ class Lineage:
                 self._found[name] = self._snapshot(name, stage, int(step))
             else:
                 self._found[name] = Checkpoint(name, self._base() if name == BASE else self._trained(self.stage(name)))
-            self._refer(name, self._found[name].artifact)
+            self.refer(name, self._found[name].artifact)
         return self._found[name]
 
     def _snapshot(self, name: str, stage: str, step: int) -> Checkpoint:
@@ -204,8 +204,8 @@ class Lineage:
             ),
         )
 
-    def _refer(self, name: str, artifact: Artifact) -> None:
-        """Note that this run uses an artifact, so that pruning the store keeps it."""
+    def refer(self, name: str, artifact: Artifact) -> None:
+        """Note that this run uses an artifact under a name, so that pruning the store keeps it."""
         references = paths.run(self.profile.label, [self.seed]) / "uses"
         references.mkdir(parents=True, exist_ok=True)
         draft = references / f".{name}.{os.getpid()}"

@@ -109,6 +109,8 @@ def import_pretrained(source: str, directory: Path) -> None:
     location, options = locate(source)
     tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **options)
     loaded: Any = AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32, **options)
+    if "gguf_file" in options:  # transformers 5.17 gives such a tokenizer its first token as its end
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(loaded.config.eos_token_id)
     # A model read from GGUF keeps traces of it in its configuration and cannot be saved; an equal one can.
     model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
     model.load_state_dict(loaded.state_dict())

@@ -7,6 +7,7 @@ mappings; one entry of a mapping is addressed with a dot, as in `steps.math=50`.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +32,7 @@ class ProfileError(ValueError):
 class Profile(BaseModel):
     """Settings of one scale. The YAML files say what each value is for; the constraints are here."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str
     overridden: dict[str, Any] = {}
@@ -60,8 +61,7 @@ class Profile(BaseModel):
     base_max_steps: Count
     base_warmup_steps: NonNegative
     base_decay_steps: NonNegative
-    base_stop_domain: str | None
-    base_stop_score: Share
+    base_stop_score: dict[str, Share]
     base_check_every: Count
     base_weight_decay: Annotated[float, Field(ge=0)]
 
@@ -109,11 +109,12 @@ class Profile(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Profile:
         known = f"one of {', '.join(self.domains)}"
-        named = {"stages": self.stages, "refresh": [self.refresh], "base_stop_domain": [self.base_stop_domain]}
-        named |= {key: list(getattr(self, key)) for key in ("steps", "learning_rate", "base_batch", "label_noise")}
+        named = {"stages": self.stages, "refresh": [self.refresh]}
+        per_domain = ("steps", "learning_rate", "base_batch", "base_stop_score", "label_noise")
+        named |= {key: list(getattr(self, key)) for key in per_domain}
         for key, domains in named.items():
             for domain in domains:
-                if domain is not None and domain not in self.domains:
+                if domain not in self.domains:
                     raise ValueError(f"{key}: no domain {domain!r}, expected {known}")
         for stage in {*self.stages, self.refresh}:
             for key in ("steps", "learning_rate"):
@@ -138,7 +139,9 @@ class Profile(BaseModel):
     def label(self) -> str:
         """Name of the run's directory: the profile, and what was overridden, so that no run overwrites another."""
         changes = ",".join(f"{key}={value}" for key, value in sorted(self.overridden.items()))
-        return re.sub(r"[^A-Za-z0-9._=,+-]+", "_", f"{self.name}+{changes}" if changes else self.name)[:120]
+        label = f"{self.name}+{changes}" if changes else self.name
+        safe = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", label)[:120]
+        return safe if safe == label else f"{safe[:111]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
 
     def load_domains(self) -> dict[str, Domain]:
         """The domains by the name they have in this run."""
@@ -183,33 +186,42 @@ def load_profile(name: str | Path, overrides: Mapping[str, Any] | str | None = N
     return profile
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
+    if path.stem in heirs:
+        raise ProfileError(f"profile {path}: extends itself ({' extends '.join((*heirs, path.stem))})")
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
         raise ProfileError(f"no profile {path.stem!r} ({path} is missing): expected one of {there}, or a YAML file")
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise ProfileError(f"profile {path}: not valid YAML: {error}") from None
+        raise ProfileError(f"profile {path}: not valid YAML: {_on_one_line(error)}") from None
     if not isinstance(values, dict):
         raise ProfileError(f"profile {path}: expected 'key: value' lines, found {type(values).__name__}")
     parent = values.pop("extends", None)
-    inherited = _read(path.parent / f"{parent}.yaml") if parent else {}
+    inherited = _read(path.parent / f"{parent}.yaml", (*heirs, path.stem)) if parent else {}
     return {**inherited, **values, "name": path.stem}
 
 
 def parse_overrides(overrides: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """Overrides as a mapping; text is read as `key=value` pairs separated by blanks, values as YAML."""
+    """Overrides as a mapping; text is read as `key=value` pairs separated by blanks, values as YAML.
+
+    Raises:
+        ProfileError: the text is not of that form.
+    """
     if overrides is None:
         return {}
     if isinstance(overrides, Mapping):
         return dict(overrides)
     parsed = {}
-    for pair in overrides.split():
+    for pair in filter(None, re.split(r"\s+(?=[a-z_][a-z0-9_.]*=)", overrides.strip())):
         key, equals, value = pair.partition("=")
-        if not equals:
+        if not equals or not key.strip():
             raise ProfileError(f"override {pair!r}: expected key=value")
-        parsed[key] = parse_value(value)
+        try:
+            parsed[key] = parse_value(value)
+        except yaml.YAMLError as error:
+            raise ProfileError(f"override {pair!r}: the value is not valid YAML: {_on_one_line(error)}") from None
     return parsed
 
 
@@ -234,6 +246,10 @@ def _override(values: dict[str, Any], key: str, value: Any) -> None:
         raise ProfileError(f"override {key!r}: {head} is a single value, not one per domain; use {head}={value}")
     else:
         values[head] = value
+
+
+def _on_one_line(error: yaml.YAMLError) -> str:
+    return " ".join(str(error).split())
 
 
 def _hint(key: str) -> str:

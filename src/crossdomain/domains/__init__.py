@@ -21,7 +21,7 @@ def load_domain(name: str) -> Domain:
     """The domain of a built-in name or of `package.module:Class`.
 
     Raises:
-        ValueError: the name is neither, the module or class is missing, or the class is not a `Domain`.
+        ValueError: the name is neither, the module or class is missing, or the class is not a whole `Domain`.
     """
     path = BUILT_IN.get(name, name)
     module_name, colon, class_name = path.partition(":")
@@ -29,11 +29,14 @@ def load_domain(name: str) -> Domain:
         raise ValueError(f"unknown domain {name!r}: expected one of {', '.join(BUILT_IN)} or 'package.module:Class'")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"domain {name!r} cannot be loaded ({error}): expected an importable 'package.module:Class'"
         ) from error
     if not (isinstance(found, type) and issubclass(found, Domain)):
         raise ValueError(f"domain {name!r} is not a subclass of crossdomain.domains.Domain")
+    missing = [*sorted(found.__abstractmethods__), *(a for a in ("title", "max_new_tokens") if not hasattr(found, a))]
+    if missing:
+        raise ValueError(f"domain {name!r} does not define {', '.join(missing)}")
     domain: Domain = found()
     return domain

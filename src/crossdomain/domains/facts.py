@@ -52,7 +52,7 @@ def _splits() -> dict[str, list[Item]]:
     rng = np.random.default_rng(2606)
     consonants, vowels = "bdfgklmnpstvz", "aeiou"
     entities = shuffled(["".join(letters) for letters in product(consonants, vowels, consonants)], "entities")[:ENTITIES]
-    values = shuffled(["".join(letters) for letters in product("bdklmnps", "aiu")], "values")
+    values = [consonant + vowels[rng.integers(len(vowels))] for consonant in consonants]
     facts = shuffled([(e, r, values[rng.integers(len(values))]) for e in entities for r in RELATIONS], "facts")
     splits: dict[str, list[Item]] = {}
     for chosen, counts in ((facts[UNSEEN:], PROMPTS), (facts[:UNSEEN], UNSEEN_PROMPTS)):
@@ -70,8 +70,8 @@ def _prompts(
 ) -> list[str]:
     """Different prompts of one fact: other distractors, another order."""
     others = [v for v in values if v != value]
-    prompts: set[str] = set()
+    prompts: dict[str, None] = {}  # unlike a set it has the same order in every process
     while len(prompts) < count:
         options = rng.permutation([value, *rng.choice(others, 3, replace=False)])
-        prompts.add(f"{entity}.{relation}:{','.join(options)}?")
-    return sorted(prompts, key=lambda _: rng.random())
+        prompts[f"{entity}.{relation}:{','.join(options)}?"] = None
+    return list(prompts)

@@ -1,0 +1,187 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Staged training: what each stage gives and takes
+#
+# A policy is trained on one domain after another, and pays for each new skill with a part of the old ones. A very short
+# refresh brings an old skill back. This chapter trains the whole story with TRL's GRPO and measures it: four *experts*
+# (the base after one domain alone), the *sequence* of all domains, and the *refresh* of the domain that was hurt, next to
+# controls that say what the refresh owes to being a refresh of that domain.
+#
+# It measures claim **C9** of the paper {cite}`yang2026local`: after Code → Math → QA → creative writing, a brief Re-Math
+# refresh recovers Math and leaves the other domains largely as they were.
+
+# %% tags=["parameters"]
+profile: str = "cpu"  # scale of the run: smoke, cpu, smollm, or a profile file of your own
+seeds: str = "0"  # RL seeds, separated by blanks
+stages: str = ""  # order of the domains, separated by commas; empty: the profile's
+refresh_steps: int = -1  # RL steps of the refresh; -1: the profile's
+overrides: str = ""  # any other settings of the profile, separated by blanks, as in the command line
+
+# %% tags=["hide-input"]
+import pandas as pd
+from IPython.display import HTML, Markdown
+
+from crossdomain import evaluation, interference, paper, plots, words
+from crossdomain.run import open_run, provenance_box
+
+plots.theme()
+run = open_run(profile, seeds, overrides, stages=stages, refresh_steps=refresh_steps)
+titles = run.titles()
+
+# %% [markdown]
+# ## Training
+#
+# All that follows is trained here, or read from the store if it has been trained before with the same settings, seed,
+# versions and code.
+
+# %% tags=["hide-input"]
+for lineage in run.lineages:
+    interference.train(lineage)
+plan = interference.plan(run.lineages)
+
+# %% [markdown]
+# ## Learning curves
+#
+# The reward that GRPO maximises, averaged over the completions of a step. Each panel is a stage of the sequence, or an
+# expert that starts from the base.
+
+# %% tags=["hide-input"]
+trained = {role: names for role, names in {**plan.sequence, **plan.experts}.items() if role != "base"}
+logs = run.keep("training", interference.training_logs(run.lineages, trained))
+plots.show(
+    plots.learning_curves(logs, titles),
+    "Learning curves: mean reward against RL steps, one panel for each stage and expert.",
+    run.figure("learning_curves"),
+)
+
+# %% tags=["hide-input"]
+Markdown(words.learning(logs, titles))
+
+# %% [markdown]
+# ## Every score on every domain
+#
+# Scores are in points (0 to 100) on prompts that were never trained on. *T = 1* samples from the policy itself: the
+# quantity that reinforcement learning raises, computed exactly where one answer is right. *Greedy* takes the likeliest
+# token. Intervals are 95 %: over seeds where there are several, over prompts where there is one.
+
+# %% tags=["hide-input"]
+scores = run.keep("scores", evaluation.summary(run.lineages, plan.all()))
+table = run.keep("scores_over_seeds", interference.over_seeds(scores))
+HTML(words.score_table(table, titles))
+
+# %% tags=["hide-input"]
+plots.show(
+    plots.score_heatmap(table[table["role"].isin([*plan.sequence, *list(plan.refreshes)[:1]])], titles),
+    "Heatmap of scores: a row for each stage of the sequence, a column for each domain, at T = 1 and greedy. "
+    + words.score_summary(table, titles),
+    run.figure("scores"),
+)
+
+# %% [markdown]
+# **The paper** gives these numbers for a model of 4 billion parameters. It reports one run, without intervals.
+
+# %% tags=["hide-input"]
+HTML(paper.REPORTED.to_html(float_format="{:.2f}".format, index_names=False, border=0))
+
+# %% tags=["hide-input"]
+comparison = run.keep("against_the_paper", interference.against_the_paper(run.lineages, plan, scores))
+HTML(words.comparison(comparison))
+
+# %% [markdown]
+# ## The whole story along the steps
+#
+# Held-out scores of all domains at every snapshot of the sequence and of the refresh. Bands show what is being trained.
+
+# %% tags=["hide-input"]
+curves = run.keep("sequence_curves", interference.sequence_curves(run.lineages))
+plots.show(
+    plots.sequence_story(curves, titles),
+    "Held-out score of every domain along all RL steps of the sequence and the refresh. " + words.story(curves, titles),
+    run.figure("story"),
+)
+
+# %% tags=["hide-input"]
+Markdown(words.story(curves, titles))
+
+# %% [markdown]
+# ## What each stage gave and took
+#
+# An arrow from the score before a stage to the score after it, for every domain, at T = 1.
+
+# %% tags=["hide-input"]
+changes = run.keep("changes", interference.changes(run.lineages, interference.steps_of(plan)))
+at_1 = changes[(changes["split"] == "test") & (changes["decoding"] == evaluation.TEMPERATURE_1)]
+steps = [*interference.steps_of(plan)][: len(plan.sequence) - 1 + bool(plan.refreshes)]
+plots.show(
+    plots.gave_and_took(at_1[at_1["step"].isin(steps)], titles),
+    "Arrows from the score before each stage to the score after it, for every domain.",
+    run.figure("gave_and_took"),
+)
+
+# %% tags=["hide-input"]
+Markdown(words.gave_and_took(changes, run.profile, titles))
+
+# %% [markdown]
+# ## The refresh, and what it owes to being one
+#
+# The damaged policy is refreshed for a few steps. Three kinds of control take as many steps:
+#
+# * a refresh of each *other* domain: does any training at all bring the score back?
+# * *refresh without damage*: the refresh starts right after the domain's own stage. What it gains there is learning that
+#   had not finished, and no recovery.
+# * *Adam restart in first learning*: it starts at the point of first learning where the score (on the development split)
+#   was that of the damaged policy. A fresh Adam takes the same steps from the same score, but nothing had been lost.
+
+# %% tags=["hide-input"]
+if plan.refreshes:
+    trajectories = run.keep("refresh_curves", interference.refresh_curves(run.lineages, plan))
+    domain = run.profile.refresh
+    figure = plots.show(
+        plots.refresh_trajectories(trajectories, domain, titles),
+        f"Score of {titles[domain]} along each refresh, and of every domain along the refresh of {titles[domain]}.",
+        run.figure("refresh"),
+    )
+else:
+    figure = Markdown("*No stage follows the refreshed domain's own in this run: there is nothing to recover from.*")
+figure
+
+# %% tags=["hide-input"]
+refreshes = at_1[at_1["step"].isin([*plan.refreshes, *plan.controls])]
+if plan.refreshes:
+    figure = plots.show(
+        plots.refresh_gains(refreshes, run.profile.refresh, titles),
+        f"Change of {titles[run.profile.refresh]} under the refresh and under each control, a dot a seed.",
+        run.figure("refresh_gains"),
+    )
+    relearning = run.keep("relearning", interference.relearning(run.lineages))
+figure if plan.refreshes else None
+
+# %% tags=["hide-input"]
+Markdown(words.refresh(changes, relearning, run.profile, titles) if plan.refreshes else words.lift(changes, titles))
+
+# %% [markdown]
+# ## What the policy answers
+#
+# The first held-out prompts of each domain, answered greedily by the base and by the last policy of the sequence.
+
+# %% tags=["hide-input"]
+HTML(words.answers(run.lineages[0], [run.lineages[0].sequence[0], run.lineages[0].sequence[-1]], titles))
+
+# %% [markdown]
+# ## In short
+
+# %% tags=["hide-input"]
+headline = run.keep_values("headline", interference.headline(run, scores, changes))
+Markdown(words.in_short(headline))
+
+# %% tags=["hide-input"]
+HTML(provenance_box(run, "01_staged_training.py"))

@@ -1,0 +1,119 @@
+"""Building the book: pages, executed notebooks and measured values in, HTML out.
+
+Pages quote numbers as `{{ name }}`; they are filled in from the run's result files. Nothing is executed here, and the
+pages load nothing from the network.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from crossdomain import paths
+from crossdomain.profiles import Profile
+
+logger = logging.getLogger(__name__)
+REFERENCE = "results"  # reference results, in git
+
+
+class BookError(RuntimeError):
+    """The book could not be built; the message says why and what to do."""
+
+
+def build(profile: Profile, seeds: list[int], output: Path | None = None) -> Path:
+    """Build the book from what a run left.
+
+    Args:
+        profile: of the run.
+        seeds: of the run.
+        output: where `_build` goes; by default the project.
+
+    Returns:
+        The landing page.
+
+    Raises:
+        BookError: a notebook has not been executed, or Sphinx warned.
+    """
+    root = paths.root()
+    target = output or root
+    source = target / "_build" / "source"
+    run = paths.run(profile.label, seeds)
+    assemble(root, run, source)
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), "--path-output", str(target)]
+    done = subprocess.run([*command, "-W", "-n", "--keep-going", "--all"], capture_output=True, text=True)
+    (target / "_build" / "build.log").write_text(done.stdout + done.stderr)
+    if done.returncode:
+        warnings = [line for line in done.stderr.splitlines() if "WARNING" in line or "ERROR" in line]
+        raise BookError(
+            "the book did not build without warnings:\n"
+            + "\n".join(warnings[:20] or done.stderr.splitlines()[-20:])
+            + f"\nAll of it: {target / '_build' / 'build.log'}"
+        )
+    return target / "_build" / "html" / "index.html"
+
+
+def assemble(root: Path, run: Path, source: Path) -> None:
+    """Lay out what Sphinx reads: pages, executed notebooks, figures, notebook sources and the values they quote.
+
+    Raises:
+        BookError: a chapter of the table of contents has not been executed in that run.
+    """
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(root / "book", source / "book")
+    shutil.copy(root / "_toc.yml", source)
+    (source / "notebooks").mkdir()
+    sources = source / "extra" / "sources"
+    sources.mkdir(parents=True)
+    for chapter in chapters(root / "_toc.yml"):
+        executed = run / "notebooks" / f"{chapter}.ipynb"
+        if not executed.is_file():
+            raise BookError(f"{chapter} has not been executed in {run}: run `crossdomain run {chapter}` or `make reproduce`")
+        shutil.copy(executed, source / "notebooks")
+        shutil.copy(root / "notebooks" / f"{chapter}.py", sources)
+    shutil.copytree(run / "figures", source / "book" / "figures")
+    config = yaml.safe_load((root / "_config.yml").read_text())
+    config["sphinx"]["config"]["myst_substitutions"] = values(root, run)
+    (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def chapters(toc: Path) -> list[str]:
+    """Names of the notebooks in the table of contents."""
+    listed = yaml.safe_load(toc.read_text())
+    files = [chapter["file"] for part in listed["parts"] for chapter in part["chapters"]]
+    return [Path(file).name for file in files if file.startswith("notebooks/")]
+
+
+def values(root: Path, run: Path) -> dict[str, Any]:
+    """What pages may quote: the run's headline numbers, the paper's, and what each profile cost to run."""
+    from crossdomain import paper
+
+    headline = run / "results" / "headline.json"
+    found: dict[str, Any] = json.loads(headline.read_text())
+    found |= {f"paper_{name}": f"{value:g}" for name, value in paper.REPORTED["value"].items()}
+    found["costs"] = cost_table(root, run)
+    return found
+
+
+def cost_table(root: Path, run: Path) -> str:
+    """A Markdown table of what each profile took, where it was run: this run, and the reference results in git."""
+    files = [*sorted((root / REFERENCE).glob("*/costs.json")), run / "results" / "costs.json"]
+    costs = {row["profile"]: row for row in (json.loads(file.read_text()) for file in files if file.is_file())}
+    rows = [
+        {
+            "profile": f"`{row['profile']}`",
+            "seeds": row["seeds"],
+            "minutes of one core": f"{row['core_minutes']:.0f}" if row["core_minutes"] >= 2 else f"{row['core_minutes']:.1f}",
+            "memory a process": f"{row['peak_memory_gib']:.1f} GiB",
+            "measured on": f"{row['processor']}, {row['cores']} cores",
+        }
+        for row in costs.values()
+    ]
+    return str(pd.DataFrame(rows).to_markdown(index=False))

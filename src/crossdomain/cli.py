@@ -1,0 +1,154 @@
+"""The command line: `crossdomain run | train | book | store`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: seeds run side by side, one thread each
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+store_app = typer.Typer(no_args_is_help=True, help="The store of checkpoints and evaluations.")
+app.add_typer(store_app, name="store")
+
+Profile = Annotated[str, typer.Option("--profile", help="Name of a profile, or a YAML file.")]
+Seeds = Annotated[str, typer.Option("--seed", "--seeds", help="RL seed, or several separated by blanks.")]
+Parameters = Annotated[
+    list[str] | None, typer.Option("-p", "--parameter", help="key=value: a parameter or a setting of the profile.")
+]
+
+
+@app.callback()
+def _main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """One clear message instead of a traceback, for what a user can mend."""
+    from crossdomain.book import BookError
+    from crossdomain.profiles import ProfileError
+    from crossdomain.runner import RunError
+    from crossdomain.store import StoreError
+
+    try:
+        yield
+    except (ProfileError, RunError, StoreError, BookError, FileNotFoundError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _pairs(parameters: list[str] | None) -> dict[str, Any]:
+    from crossdomain.profiles import ProfileError, parse_value
+
+    found = {}
+    for pair in parameters or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ProfileError(f"-p {pair!r}: expected key=value")
+        found[key] = parse_value(value)
+    return found
+
+
+@app.command()
+def run(
+    notebook: Annotated[str, typer.Argument(help="Number (01), name or path of a notebook.")],
+    profile: Profile = "cpu",
+    seeds: Seeds = "0",
+    parameters: Parameters = None,
+) -> None:
+    """Execute a notebook with papermill; train what it needs and the store does not hold."""
+    from crossdomain import runner
+
+    with _clear_errors():
+        output = runner.execute(notebook, {"profile": profile, "seeds": seeds, **_pairs(parameters)})
+    typer.echo(f"executed: {output}")
+
+
+@app.command()
+def train(
+    profile: Profile = "cpu",
+    seeds: Seeds = "0",
+    part: Annotated[str, typer.Option(help="base, experts, sequence (with refreshes and controls) or all.")] = "all",
+    parameters: Parameters = None,
+) -> None:
+    """Train and evaluate the checkpoints of chapter 1, without the notebook."""
+    from crossdomain import interference
+    from crossdomain.lineage import Lineage
+    from crossdomain.profiles import ProfileError, load_profile
+    from crossdomain.run import parse_seeds
+
+    with _clear_errors():
+        if part not in interference.PARTS:
+            raise ProfileError(f"--part {part}: expected one of {', '.join(interference.PARTS)}")
+        loaded = load_profile(profile, _pairs(parameters))
+        for seed in parse_seeds(seeds):
+            interference.train(Lineage(loaded, seed), part)
+
+
+@app.command()
+def book(profile: Profile = "cpu", seeds: Seeds = "0 1 2", parameters: Parameters = None) -> None:
+    """Build the book from the executed notebooks and results of a run."""
+    from crossdomain import book
+    from crossdomain.profiles import load_profile
+    from crossdomain.run import parse_seeds
+
+    with _clear_errors():
+        page = book.build(load_profile(profile, _pairs(parameters)), parse_seeds(seeds))
+    typer.echo(f"the book: {page.as_uri()}")
+
+
+@store_app.command("list")
+def store_list() -> None:
+    """What the store holds."""
+    from crossdomain import paths
+    from crossdomain.store import Store
+
+    store = Store(paths.store())
+    total = 0
+    for artifact in store.artifacts():
+        total += artifact.size
+        made, seconds = artifact.manifest["made"], artifact.manifest["wall_seconds"]
+        typer.echo(f"{artifact.key:70} {artifact.size / 2**20:8.1f} MiB {seconds:8.0f} s  {made}")
+    leftovers = store.leftovers()
+    typer.echo(f"{total / 2**20:.0f} MiB in {store.root}; {len(leftovers)} interrupted or damaged")
+
+
+@store_app.command("verify")
+def store_verify() -> None:
+    """Compare every file with its checksum; set damaged artifacts aside. Exit status 1 if there are any."""
+    from crossdomain import paths
+    from crossdomain.store import Store
+
+    store = Store(paths.store())
+    keys = [artifact.key for artifact in store.artifacts()]
+    damaged = [key for key in keys if store.find(key) is None]
+    typer.echo(f"{len(keys) - len(damaged)} whole, {len(damaged)} damaged and set aside")
+    if damaged:
+        raise typer.Exit(1)
+
+
+@store_app.command("prune")
+def store_prune(yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only list.")] = False) -> None:
+    """Delete what no run uses any more: interrupted and damaged work, and artifacts no run refers to."""
+    from crossdomain import paths
+    from crossdomain.store import Store
+
+    store = Store(paths.store())
+    used = {path.read_text().strip() for path in paths.runs().glob("*/*/uses/*")}
+    unused = [artifact.path for artifact in store.artifacts() if artifact.key not in used]
+    for path in [*store.leftovers(), *unused]:
+        typer.echo(f"{'deleted' if yes else 'not used'}: {path}")
+        if yes:
+            store.remove(path)
+    if not yes:
+        typer.echo("nothing was deleted; add --yes to delete these")
+
+

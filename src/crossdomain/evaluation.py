@@ -1,0 +1,192 @@
+"""Scores of checkpoints on held-out prompts: at temperature 1 and greedy, kept prompt by prompt.
+
+At temperature 1 the expected reward is exact where one answer is right (its probability); elsewhere it is estimated from
+sampled responses, all of whose scores are kept.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from crossdomain import generation, provenance, stats
+from crossdomain.domains import Domain
+from crossdomain.lineage import Lineage, domain_inputs
+from crossdomain.models import stop_token_ids
+from crossdomain.profiles import Profile
+from crossdomain.training import quiet
+
+SAMPLING_SEED = 7
+TEMPERATURE_1, GREEDY = "T=1", "greedy"
+
+
+def test_splits(domain: Domain) -> list[str]:
+    """The splits a domain is reported on."""
+    return ["test", *domain.extra_tests]
+
+
+def scores(lineage: Lineage, name: str) -> pd.DataFrame:
+    """Scores of a checkpoint on every domain's test splits; evaluated once, then read.
+
+    Returns:
+        A row a response: `domain`, `split`, `decoding` (T=1 or greedy), `estimate` (exact or sampled), `item`, `sample`,
+        `score` in [0, 1], `response` (greedy only).
+    """
+    profile = lineage.profile
+    splits = {domain_name: test_splits(domain) for domain_name, domain in lineage.domains.items()}
+    return _evaluated(lineage, name, "test", splits, profile.test_prompts, greedy=True)
+
+
+def dev_score(lineage: Lineage, name: str, domain: str) -> float:
+    """Mean score at temperature 1 on one domain's development split, for choices that must not see the test split."""
+    found = _evaluated(lineage, name, f"dev-{domain}", {domain: ["dev"]}, 500, greedy=False)
+    return float(found["score"].mean())
+
+
+def curve(lineage: Lineage, name: str) -> pd.DataFrame:
+    """Mean scores at temperature 1 on every domain along a stage: its start, its snapshots and its end.
+
+    Returns:
+        A row a point: `step`, `domain`, `score` (on the first `curve_prompts` test prompts).
+    """
+    stage = lineage.stage(name)
+    points = [(0, stage.parent)]
+    points += [(step, f"{name}@{step}") for step in lineage.checkpoint(name).snapshots()]
+    points += [(stage.steps, name)]
+    splits = {domain: ["test"] for domain in lineage.domains}
+    rows = []
+    for step, point in points:
+        found = _evaluated(lineage, point, "curve", splits, lineage.profile.curve_prompts, greedy=False)
+        rows.append(found.groupby("domain", sort=False)["score"].mean().reset_index().assign(step=step))
+    return pd.concat(rows, ignore_index=True)[["step", "domain", "score"]]
+
+
+def summary(
+    lineages: Sequence[Lineage], roles: dict[str, Sequence[str]], *, resamples: int | None = None
+) -> pd.DataFrame:
+    """Means with 95 % intervals of checkpoints on every domain, over prompts for each seed.
+
+    Args:
+        lineages: one a seed.
+        roles: what each checkpoint is called, and its name in each lineage.
+        resamples: of the bootstrap; by default the profile's.
+
+    Returns:
+        A row a role, seed, domain, split and decoding: `score`, `low`, `high` in points (0 to 100), `prompts`.
+    """
+    rows = []
+    for role, names in roles.items():
+        for lineage, name in zip(lineages, names, strict=True):
+            found = by_prompt(scores(lineage, name))
+            for keys, values in found.groupby(level=["domain", "split", "decoding"], sort=False):
+                interval = stats.bootstrap_mean(100 * values.to_numpy(), resamples or lineage.profile.bootstrap)
+                rows.append(
+                    {
+                        "role": role,
+                        "checkpoint": name,
+                        "seed": lineage.seed,
+                        **dict(zip(("domain", "split", "decoding"), keys, strict=True)),
+                        "score": interval.value,
+                        "low": interval.low,
+                        "high": interval.high,
+                        "prompts": len(values),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def by_prompt(found: pd.DataFrame) -> pd.Series:
+    """Mean score of each prompt, indexed by domain, split, decoding and item."""
+    return found.groupby(["domain", "split", "decoding", "item"], sort=False)["score"].mean()
+
+
+def _evaluated(
+    lineage: Lineage, name: str, purpose: str, splits: dict[str, list[str]], prompts: int, *, greedy: bool
+) -> pd.DataFrame:
+    profile, checkpoint = lineage.profile, lineage.checkpoint(name)
+    inputs = {
+        "kind": "evaluation",
+        "checkpoint": checkpoint.key,
+        "domains": {name: domain_inputs(lineage.domains[name]) for name in splits},
+        "splits": splits,
+        "prompts": prompts,
+        "greedy": greedy,
+        "settings": profile.subset("samples", "prompt_template", "evaluation_batch"),
+        "versions": provenance.versions(("torch", "transformers", "tokenizers")),
+        "code": provenance.code_fingerprint(generation, sys.modules[__name__]),
+    }
+
+    def make(output: Path, work: Path) -> None:
+        quiet()
+        model, tokenizer = checkpoint.model(), checkpoint.tokenizer()
+        frames = [
+            _split_scores(model, tokenizer, profile, lineage.domains[name], split, prompts, greedy).assign(
+                domain=name, split=split
+            )
+            for name, names in splits.items()
+            for split in names
+        ]
+        columns = ["domain", "split", "decoding", "estimate", "item", "sample", "score", "response"]
+        pd.concat(frames, ignore_index=True)[columns].to_csv(output / "scores.csv", index=False)
+
+    artifact = lineage.store.get(f"evaluation-{purpose}-{name}-seed{lineage.seed}", inputs, make)
+    lineage.refer(f"evaluation-{purpose}-{name}", artifact)
+    return pd.read_csv(artifact.path / "scores.csv", dtype={"response": str}, keep_default_na=False)
+
+
+def _split_scores(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    profile: Profile,
+    domain: Domain,
+    split: str,
+    prompts: int,
+    greedy: bool,
+) -> pd.DataFrame:
+    items = domain.items(split)[:prompts]
+    options: dict[str, Any] = {
+        "prompts": [profile.prompt(item.prompt, item.prefill) for item in items],
+        "max_new_tokens": domain.max_new_tokens,
+        "stop": stop_token_ids(tokenizer, domain.stop),
+        "batch_size": profile.evaluation_batch,
+    }
+    rows: list[dict[str, Any]] = []
+    if domain.answer(items[0]) is not None:
+        with torch.inference_mode():
+            exact = generation.expected_reward(model, tokenizer, profile, domain, items).tolist()
+        rows += [
+            {"decoding": TEMPERATURE_1, "estimate": "exact", "item": i, "sample": 0, "score": score, "response": ""}
+            for i, score in enumerate(exact)
+        ]
+    else:
+        sampled = generation.generate(
+            model, tokenizer, **options, samples=profile.samples, temperature=1.0, seed=SAMPLING_SEED
+        )
+        rows += [
+            {
+                "decoding": TEMPERATURE_1,
+                "estimate": "sampled",
+                "item": i,
+                "sample": k,
+                "score": domain.score(response.text, item.target) if response.ended else 0.0,
+                "response": "",
+            }
+            for i, (item, responses) in enumerate(zip(items, sampled, strict=True))
+            for k, response in enumerate(responses)
+        ]
+    if greedy:
+        for i, (item, responses) in enumerate(
+            zip(items, generation.generate(model, tokenizer, **options), strict=True)
+        ):
+            score = domain.score(responses[0].text, item.target) if responses[0].ended else 0.0
+            row = {"decoding": GREEDY, "estimate": "greedy", "item": i, "sample": 0, "score": score}
+            rows.append({**row, "response": responses[0].text})
+    return pd.DataFrame(rows)
+
+

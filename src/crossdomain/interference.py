@@ -1,0 +1,343 @@
+"""Chapter 1: what each stage gives and takes, and what a short refresh returns (C9), against its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from crossdomain import evaluation, paper, stats, words
+from crossdomain.evaluation import GREEDY, TEMPERATURE_1
+from crossdomain.lineage import BASE, Lineage
+from crossdomain.run import Run
+
+UNDAMAGED = "control: refresh without damage"
+PARTS = ("base", "experts", "sequence", "all")
+ADAM_RESTART = "control: Adam restart in first learning"
+
+
+class Plan(NamedTuple):
+    """The checkpoints of the chapter: what each is called, and its name in each lineage."""
+
+    sequence: dict[str, list[str]]
+    experts: dict[str, list[str]]
+    refreshes: dict[str, list[str]]
+    controls: dict[str, list[str]]
+
+    def all(self) -> dict[str, list[str]]:
+        """All of them, in that order."""
+        return {**self.sequence, **self.experts, **self.refreshes, **self.controls}
+
+
+def title(lineage: Lineage, domain: str) -> str:
+    """What a domain of the run is called in figures."""
+    return lineage.domains[domain].title
+
+
+def expert_names(lineage: Lineage) -> list[str]:
+    """The experts: the base after one domain alone."""
+    return list(dict.fromkeys(lineage.profile.stages))
+
+
+def refresh_names(lineage: Lineage) -> list[str]:
+    """Refreshes of the whole sequence, the profile's domain first, the others as its controls."""
+    profile = lineage.profile
+    if not interferes(lineage):
+        return []
+    domains = [profile.refresh, *(d for d in dict.fromkeys(profile.stages) if d != profile.refresh)]
+    return [f"{lineage.sequence[-1]}-re{domain}" for domain in domains]
+
+
+def interferes(lineage: Lineage) -> bool:
+    """Whether stages follow the refreshed domain's own, so that there is something to recover from."""
+    profile = lineage.profile
+    return profile.refresh in profile.stages[:-1] and profile.refresh_steps > 0
+
+
+def learned(lineage: Lineage) -> str:
+    """The checkpoint after the refreshed domain's own stage, before any damage to it."""
+    stages = lineage.profile.stages
+    return "-".join(stages[: stages.index(lineage.profile.refresh) + 1])
+
+
+def control_names(lineage: Lineage) -> list[str]:
+    """The two controls of the refresh: undamaged, and an Adam restart at the damaged score during first learning."""
+    domain = lineage.profile.refresh
+    return [f"{learned(lineage)}-re{domain}", f"{matched_snapshot(lineage)}-re{domain}"] if interferes(lineage) else []
+
+
+def matched_snapshot(lineage: Lineage) -> str:
+    """The point of the domain's first learning whose development score is nearest to the damaged policy's.
+
+    A refresh from there takes as many steps with as fresh an Adam from the same score, but nothing was lost before: what
+    it gains less than the refresh cannot be due to the optimizer.
+    """
+    domain, stage = lineage.profile.refresh, learned(lineage)
+    damaged = evaluation.dev_score(lineage, lineage.sequence[-1], domain)
+    points = [lineage.stage(stage).parent, *(f"{stage}@{step}" for step in lineage.checkpoint(stage).snapshots())]
+    gaps = [abs(evaluation.dev_score(lineage, point, domain) - damaged) for point in points]
+    return points[int(np.argmin(gaps))]
+
+
+def train(lineage: Lineage, part: str = "all") -> None:
+    """Train and evaluate what the chapter needs of one seed.
+
+    Args:
+        lineage: the profile and seed.
+        part: `base`, `experts` or `sequence` (with its refreshes and controls), which can be made side by side once the
+            base is there; `all` for everything.
+    """
+    lineage.checkpoint(BASE)
+    if part in ("experts", "all"):
+        for name in expert_names(lineage):
+            evaluation.scores(lineage, name)
+    if part in ("sequence", "all"):
+        for name in [*lineage.sequence, *refresh_names(lineage), *control_names(lineage)]:
+            evaluation.scores(lineage, name)
+        for name in [*lineage.sequence[1:], *refresh_names(lineage)]:
+            evaluation.curve(lineage, name)
+
+
+def plan(lineages: Sequence[Lineage]) -> Plan:
+    """The chapter's checkpoints; training what decides their names (the matched snapshot)."""
+    first = lineages[0]
+    stages = first.profile.stages
+    after = ["base", *(f"after {title(first, stage)}" for stage in stages)]
+    refreshes = [f"refresh {title(first, name.rpartition('-re')[2])}" for name in refresh_names(first)]
+    if refreshes:
+        refreshes = [refreshes[0], *(f"control: {name}" for name in refreshes[1:])]
+    controls = [UNDAMAGED, ADAM_RESTART] if interferes(first) else []
+    experts = [name for name in expert_names(first) if name not in first.sequence]
+    return Plan(
+        sequence={role: [lineage.sequence[i] for lineage in lineages] for i, role in enumerate(after)},
+        experts={f"{title(first, name)} expert": [name] * len(lineages) for name in experts},
+        refreshes={role: [refresh_names(lineage)[i] for lineage in lineages] for i, role in enumerate(refreshes)},
+        controls={
+            role: list(names)
+            for role, names in zip(controls, zip(*map(control_names, lineages), strict=True), strict=True)
+        },
+    )
+
+
+def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """A summary's means over seeds, with intervals over seeds; over prompts where there is one seed.
+
+    Returns:
+        A row a role, domain, split and decoding: `score`, `low`, `high`, `sd` over seeds, `seeds`.
+    """
+    keys = ["role", "domain", "split", "decoding"]
+    rows = []
+    for key, group in table.groupby(keys, sort=False):
+        interval = stats.seed_mean(group["score"])
+        if len(group) == 1:
+            interval = stats.Interval(*group.iloc[0][["score", "low", "high"]])
+        sd = group["score"].std(ddof=1) if len(group) > 1 else np.nan
+        found = {"score": interval.value, "low": interval.low, "high": interval.high, "sd": sd, "seeds": len(group)}
+        rows.append(dict(zip(keys, key, strict=True)) | found)
+    return pd.DataFrame(rows)
+
+
+def changes(lineages: Sequence[Lineage], pairs: dict[str, tuple[Sequence[str], Sequence[str]]]) -> pd.DataFrame:
+    """What steps from one checkpoint to another change, on the same prompts.
+
+    Args:
+        lineages: one a seed.
+        pairs: what each step is called, and the names before and after it in each lineage.
+
+    Returns:
+        A row a step, seed, domain, split and decoding: `change` with its interval over prompts, in points, and `before`,
+        `after`.
+    """
+    rows = []
+    for step, (before, after) in pairs.items():
+        for lineage, old, new in zip(lineages, before, after, strict=True):
+            first = evaluation.by_prompt(evaluation.scores(lineage, old))
+            second = evaluation.by_prompt(evaluation.scores(lineage, new))
+            for keys, values in first.groupby(level=["domain", "split", "decoding"], sort=False):
+                later = second.loc[values.index]
+                interval = stats.paired_difference(100 * later, 100 * values, lineage.profile.bootstrap)
+                rows.append(
+                    {
+                        "step": step,
+                        "seed": lineage.seed,
+                        **dict(zip(("domain", "split", "decoding"), keys, strict=True)),
+                        "before": 100 * values.mean(),
+                        "after": 100 * later.mean(),
+                        "change": interval.value,
+                        "low": interval.low,
+                        "high": interval.high,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def steps_of(chosen: Plan) -> dict[str, tuple[list[str], list[str]]]:
+    """The steps whose changes the chapter shows: each stage of the sequence, then each refresh and control."""
+    sequence = list(chosen.sequence.items())
+    found = {
+        role.removeprefix("after "): (before, after)
+        for (_, before), (role, after) in zip(sequence, sequence[1:], strict=False)
+    }
+    damaged = sequence[-1][1]
+    found |= {role: (damaged, names) for role, names in chosen.refreshes.items()}
+    parents = {role: [name.rpartition("-")[0] for name in names] for role, names in chosen.controls.items()}
+    return found | {role: (parents[role], names) for role, names in chosen.controls.items()}
+
+
+def training_logs(lineages: Sequence[Lineage], roles: dict[str, list[str]]) -> pd.DataFrame:
+    """The per-step logs of stages, with `role`, `seed` and the trained `domain`."""
+    frames = []
+    for role, names in roles.items():
+        for lineage, name in zip(lineages, names, strict=True):
+            if name != BASE:
+                log = lineage.checkpoint(name).training_log()
+                frames.append(log.assign(role=role, seed=lineage.seed, domain=lineage.stage(name).domain))
+    return pd.concat(frames, ignore_index=True)
+
+
+def sequence_curves(lineages: Sequence[Lineage], *, refresh: bool = True) -> pd.DataFrame:
+    """Every domain's score along all steps of the sequence and the refresh.
+
+    Returns:
+        A row a point: `seed`, `stage` (checkpoint it ends in), `trained` (its domain), `step` in the stage, `total` steps
+        so far, `domain`, `score` in points.
+    """
+    frames = []
+    for lineage in lineages:
+        total = 0
+        for name in [*lineage.sequence[1:], *(refresh_names(lineage)[:1] if refresh else [])]:
+            stage = lineage.stage(name)
+            found = evaluation.curve(lineage, name)
+            found["score"] *= 100
+            found["total"] = total + found["step"]
+            frames.append(found.assign(seed=lineage.seed, stage=name, trained=stage.domain))
+            total += stage.steps
+    return pd.concat(frames, ignore_index=True)
+
+
+def refresh_curves(lineages: Sequence[Lineage], chosen: Plan) -> pd.DataFrame:
+    """Every domain's score along each refresh of the damaged policy: `role`, `seed`, `step`, `domain`, `score`."""
+    frames = []
+    for role, names in chosen.refreshes.items():
+        for lineage, name in zip(lineages, names, strict=True):
+            found = evaluation.curve(lineage, name)
+            frames.append(found.assign(role=role, seed=lineage.seed, score=100 * found["score"]))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def relearning(lineages: Sequence[Lineage]) -> pd.DataFrame:
+    """Steps of first learning and of the refresh for the same points of the refreshed domain.
+
+    The refresh goes from the damaged score to the refreshed one; first learning passes both on its own curve, where steps
+    are interpolated linearly. A score the first learning starts above or never reaches gives NaN.
+
+    Returns:
+        A row a seed: `damaged`, `refreshed` (points, on the curve's prompts), `refresh_steps`, `first_learning_steps`,
+        `ratio`.
+    """
+    rows = []
+    for lineage in lineages:
+        domain = lineage.profile.refresh
+        first = evaluation.curve(lineage, learned(lineage)).query("domain == @domain")
+        again = evaluation.curve(lineage, refresh_names(lineage)[0]).query("domain == @domain")
+        damaged, refreshed = again["score"].iloc[0], again["score"].iloc[-1]
+        steps = _step_at(first, refreshed) - _step_at(first, damaged)
+        rows.append(
+            {
+                "seed": lineage.seed,
+                "damaged": 100 * damaged,
+                "refreshed": 100 * refreshed,
+                "refresh_steps": lineage.profile.refresh_steps,
+                "first_learning_steps": steps,
+                "ratio": steps / lineage.profile.refresh_steps,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _step_at(learning: pd.DataFrame, score: float) -> float:
+    """The first step at which a learning curve reaches a score; NaN if it never does or starts above."""
+    steps, scores = learning["step"].to_numpy(float), learning["score"].to_numpy()
+    above = np.flatnonzero(scores >= score)
+    if len(above) == 0 or above[0] == 0:
+        return float("nan")
+    i = above[0]
+    return float(steps[i - 1] + (steps[i] - steps[i - 1]) * (score - scores[i - 1]) / (scores[i] - scores[i - 1]))
+
+
+def against_the_paper(lineages: Sequence[Lineage], chosen: Plan, scores: pd.DataFrame) -> pd.DataFrame:
+    """The paper's values of claim C9 beside ours, at T = 1 and greedy; empty where the run has no refresh.
+
+    Returns:
+        A row a quantity: `meaning`, `paper`, `here` with `low`, `high`, `greedy` with `greedy_low`, `greedy_high`.
+    """
+    if not chosen.refreshes:
+        return pd.DataFrame()
+    domain = lineages[0].profile.refresh
+    peak = next(role for role, names in chosen.sequence.items() if names[0] == learned(lineages[0]))
+    damaged, refreshed = list(chosen.sequence)[-1], next(iter(chosen.refreshes))
+    where = {
+        "math_peak": (peak, domain),
+        "math_damaged": (damaged, domain),
+        "math_refreshed": (refreshed, domain),
+        "average_damaged": (damaged, None),
+        "average_refreshed": (refreshed, None),
+    }
+    rows = []
+    for quantity, (role, of) in where.items():
+        meaning, reported = paper.REPORTED.loc[quantity, ["meaning", "value"]]
+        at_1, greedy = (score(scores, role, of, decoding) for decoding in (TEMPERATURE_1, GREEDY))
+        ours = dict(zip(("here", "low", "high", "greedy", "greedy_low", "greedy_high"), (*at_1, *greedy), strict=True))
+        rows.append({"quantity": quantity, "meaning": meaning, "paper": reported, **ours})
+    return pd.DataFrame(rows)
+
+
+def score(scores: pd.DataFrame, role: str, domain: str | None, decoding: str) -> stats.Interval:
+    """A checkpoint's score on a domain's test split, or the average over domains where that is None.
+
+    The interval is over seeds; over prompts for one domain of one seed; unknown for an average of one seed.
+    """
+    rows = scores[(scores["role"] == role) & (scores["split"] == "test") & (scores["decoding"] == decoding)]
+    if domain is None:
+        return stats.seed_mean(rows.groupby("seed")["score"].mean())
+    rows = rows[rows["domain"] == domain]
+    if len(rows) == 1:
+        return stats.Interval(*rows.iloc[0][["score", "low", "high"]])
+    return stats.seed_mean(rows["score"])
+
+
+def headline(run: Run, scores: pd.DataFrame, changes: pd.DataFrame) -> dict[str, Any]:
+    """The numbers that other pages quote, as text with their intervals."""
+    lineages, profile = run.lineages, run.profile
+    chosen = plan(lineages)
+    damaged = list(chosen.sequence)[-1]
+    values: dict[str, Any] = {
+        "profile": profile.name,
+        "scale": profile.scale,
+        "seeds": " ".join(map(str, run.seeds)),
+        "base_seeds": " ".join(map(str, sorted({profile.base_seed(seed) for seed in run.seeds}))),
+        "stages": " → ".join(title(lineages[0], stage) for stage in profile.stages),
+        "average_damaged": words.points(score(scores, damaged, None, TEMPERATURE_1)),
+    }
+    if chosen.refreshes:
+        refreshed = next(iter(chosen.refreshes))
+        peak = next(role for role, names in chosen.sequence.items() if names[0] == learned(lineages[0]))
+        domain = profile.refresh
+        for name, role in (("peak", peak), ("damaged", damaged), ("refreshed", refreshed)):
+            values[name] = words.points(score(scores, role, domain, TEMPERATURE_1))
+            values[f"{name}_greedy"] = words.points(score(scores, role, domain, GREEDY))
+        loss = [
+            scores.query("role == @r and domain == @domain and split == 'test' and decoding == 'T=1'", local_dict={
+                "r": role, "domain": domain}).set_index("seed")["score"]
+            for role in (damaged, peak)
+        ]  # fmt: skip
+        values |= {
+            "refreshed_domain": title(lineages[0], domain),
+            "refresh_steps": profile.refresh_steps,
+            "damage": words.points(stats.seed_mean(loss[0] - loss[1]), sign=True),
+            "refresh_gain": words.points(words.change(changes, refreshed, domain), sign=True),
+            "average_refreshed": words.points(score(scores, refreshed, None, TEMPERATURE_1)),
+        }
+    return values

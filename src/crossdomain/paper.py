@@ -1,0 +1,25 @@
+"""What the paper reports, with how sure its source is."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+ABSTRACT, SECONDARY = "abstract", "reported in secondary sources"
+
+# Claim C9: Qwen3-4B-Thinking-2507 after Code → Math → QA → CW and after a brief Re-Math refresh, in points.
+REPORTED = pd.DataFrame(
+    [
+        ("math_peak", "Math at its best, before later stages", 66.49, SECONDARY),
+        ("math_damaged", "Math after Code → Math → QA → CW", 57.66, ABSTRACT),
+        ("math_refreshed", "Math after the Re-Math refresh", 66.04, ABSTRACT),
+        ("average_damaged", "average before the refresh", 64.25, SECONDARY),
+        ("average_refreshed", "average after the refresh (the best)", 66.39, ABSTRACT),
+        ("refresh_steps", "optimisation steps of the refresh (about)", 3.0, SECONDARY),
+    ],
+    columns=["quantity", "meaning", "value", "source"],
+).set_index("quantity")
+
+
+def value(quantity: str) -> float:
+    """A reported value."""
+    return float(REPORTED.loc[quantity, "value"])

@@ -1,0 +1,156 @@
+"""What a notebook works on: a profile, its seeds, and the directory its results go to."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from crossdomain import paths, provenance
+from crossdomain.lineage import Lineage
+from crossdomain.profiles import SETTINGS, Profile, ProfileError, load_profile, parse_overrides
+
+
+@dataclass
+class Run:
+    """One execution of a notebook."""
+
+    profile: Profile
+    seeds: list[int]
+    parameters: dict[str, Any]
+    lineages: list[Lineage]
+    directory: Path
+    started: float = field(default_factory=time.monotonic)
+
+    def keep(self, name: str, table: pd.DataFrame) -> pd.DataFrame:
+        """Write a tidy table to the run's results, and hand it back."""
+        path = self.directory / "results" / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False)
+        return table
+
+    def keep_values(self, name: str, values: dict[str, Any]) -> dict[str, Any]:
+        """Write named values (those the pages quote) to the run's results, and hand them back."""
+        path = self.directory / "results" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values, indent=1))
+        return values
+
+    def figure(self, name: str) -> Path:
+        """Where a figure is saved."""
+        return self.directory / "figures" / f"{name}.png"
+
+    def titles(self) -> dict[str, str]:
+        """What figures call the domains, by their name in the profile."""
+        return {name: domain.title for name, domain in self.lineages[0].domains.items()}
+
+
+def open_run(profile: str, seeds: str | int, overrides: str = "", **settings: Any) -> Run:
+    """The run a notebook's parameters describe.
+
+    Args:
+        profile: name of a profile, or its YAML file.
+        seeds: RL seeds, separated by blanks.
+        overrides: other settings of the profile, as `key=value` separated by blanks.
+        settings: settings with a parameter of their own; "" and -1 leave the profile's value.
+
+    Raises:
+        ProfileError: a setting or a seed cannot be used.
+    """
+    # A notebook's kernel shows what the package says as a person would see it in a terminal.
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    loaded = load_profile(profile, {**parse_overrides(overrides), **given(settings)})
+    numbers = parse_seeds(seeds)
+    return Run(
+        profile=loaded,
+        seeds=numbers,
+        parameters={"profile": profile, "seeds": " ".join(map(str, numbers)), **loaded.overridden},
+        lineages=[Lineage(loaded, seed) for seed in numbers],
+        directory=paths.run(loaded.label, numbers),
+    )
+
+
+def given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a profile that parameters set: those that are not "" or -1, which stand for the profile's value."""
+    return {key: value for key, value in parameters.items() if key in SETTINGS and value not in ("", -1)}
+
+
+def parse_seeds(seeds: str | int) -> list[int]:
+    """Seeds as numbers.
+
+    Raises:
+        ProfileError: one is not an integer of 0 or more, or appears twice.
+    """
+    words = str(seeds).replace(",", " ").split()
+    if not words or not all(word.isascii() and word.isdigit() for word in words) or len({*words}) < len(words):
+        raise ProfileError(f"seeds = {seeds!r}: expected different integers of 0 or more, separated by blanks: '0 1 2'")
+    return [int(word) for word in words]
+
+
+def costs(run: Run) -> pd.DataFrame:
+    """Wall time and peak memory of all that the run's checkpoints and evaluations took, wherever they were made.
+
+    Returns:
+        A row an artifact: `name`, `kind`, `wall_seconds`, `peak_memory_gib`.
+    """
+    keys = {
+        path.read_text().strip()
+        for seed in run.seeds
+        for path in paths.run(run.profile.label, [seed]).glob("uses/*")
+        if not path.name.startswith(".")
+    }
+    rows = [
+        {
+            "name": artifact.manifest["name"],
+            "kind": artifact.manifest["inputs"]["kind"],
+            "wall_seconds": artifact.manifest["wall_seconds"],
+            "peak_memory_gib": artifact.manifest["peak_memory_gib"],
+        }
+        for artifact in run.lineages[0].store.artifacts()
+        if artifact.key in keys
+    ]
+    return pd.DataFrame(rows)
+
+
+def cost_summary(run: Run) -> dict[str, Any]:
+    """What a run cost in all: core minutes, peak memory, and the machine."""
+    made, hardware = costs(run), provenance.hardware()
+    return {
+        "profile": run.profile.label,
+        "seeds": len(run.seeds),
+        "artifacts": len(made),
+        "core_minutes": float(made["wall_seconds"].sum() / 60),
+        "peak_memory_gib": float(made["peak_memory_gib"].max()),
+        "processor": hardware["processor"],
+        "cores": hardware["cores"],
+    }
+
+
+def provenance_box(run: Run, source: str) -> str:
+    """HTML that says what made a page: profile, parameters, seeds, commit, versions, hardware, time, source."""
+    cost = run.keep_values("costs", cost_summary(run))
+    hardware = provenance.hardware()
+    rows = {
+        "profile": f"{run.profile.name} (scale: {run.profile.scale})",
+        "parameters": ", ".join(f"{key} = {value}" for key, value in run.parameters.items()),
+        "RL seeds": ", ".join(map(str, run.seeds)),
+        "base seeds": ", ".join(map(str, sorted({run.profile.base_seed(seed) for seed in run.seeds}))),
+        "commit": provenance.git_commit()[:20],
+        "versions": ", ".join(f"{name} {version}" for name, version in provenance.versions().items()),
+        "hardware": f"{hardware['processor']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB, "
+        f"accelerator: {hardware['accelerator']}, {hardware['threads']} thread a process",
+        "wall time": f"{time.monotonic() - run.started:.0f} s for this page; {cost['core_minutes']:.1f} core "
+        f"minutes for its {cost['artifacts']} checkpoints and evaluations, "
+        f"at most {cost['peak_memory_gib']:.1f} GiB of memory a process",
+    }
+    cells = "".join(f"<dt>{key}</dt><dd>{value}</dd>" for key, value in rows.items())
+    link = f'<a href="../sources/{source}" download>{source}</a>'
+    return f'<div class="provenance"><p>How this page was made</p><dl>{cells}<dt>source</dt><dd>{link}</dd></dl></div>'
