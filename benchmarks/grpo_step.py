@@ -3,10 +3,13 @@
     python benchmarks/grpo_step.py --domain math code qa cw
 
 The project trains with TRL's `GRPOTrainer`; this measures what that costs. The bare loop beside it has the same
-prompts, model, sampling (transformers' `generate` with its cache), rewards, advantages, loss, clipping, AdamW and logged
-quantities, and nothing else. Both run in one process, a block of steps of each in turn, so that a busy machine slows
-both; and every bare step starts from the random state of its counterpart, so that both draw the same responses. Before
-anything is timed, responses, loss and gradient of both are compared.
+prompts, model, sampling (transformers' `generate` with its cache), rewards, advantages, loss, clipping, AdamW and
+logged quantities, and nothing else. Both run in one process, a block of steps of each in turn, so that a busy machine
+slows both; and every bare step starts from the random state of its counterpart, so that both draw the same responses.
+Before anything is timed, responses, loss and gradient of both are compared.
+
+The ratio is of median wall times. Processor times are beside it: with one thread they are the wall times of an idle
+machine, and the split by phase is given in them.
 
 Exits with status 1 if the ratio of the median times is above `--limit`, or if the two do not compute the same.
 """
@@ -76,11 +79,10 @@ CHECKED_STEPS = 3
 
 @dataclass(frozen=True)
 class Lap:
-    """One step: wall and processor seconds, and wall seconds by phase, which add up to the former."""
+    """The seconds of one step by phase: on the wall's clock, and those of the processor."""
 
-    wall: float
-    cpu: float
-    phases: dict[str, float]
+    wall: dict[str, float]
+    cpu: dict[str, float]
 
 
 class Stopwatch:
@@ -91,16 +93,15 @@ class Stopwatch:
 
     def start(self) -> None:
         """A step begins."""
-        self._phases = dict.fromkeys(PHASES, 0.0)
+        self._lap = Lap(dict.fromkeys(PHASES, 0.0), dict.fromkeys(PHASES, 0.0))
         self._open = [OTHER]
-        self._cpu = time.process_time()
-        self._start = self._since = time.perf_counter()
+        self._since = time.perf_counter(), time.process_time()
 
     def stop(self) -> Lap:
         """The step is over."""
         self._book()
         self._open = []
-        return Lap(self._since - self._start, time.process_time() - self._cpu, self._phases)
+        return self._lap
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -128,8 +129,9 @@ class Stopwatch:
         setattr(owner, method, timed)
 
     def _book(self) -> None:
-        now = time.perf_counter()
-        self._phases[self._open[-1]] += now - self._since
+        now = time.perf_counter(), time.process_time()
+        self._lap.wall[self._open[-1]] += now[0] - self._since[0]
+        self._lap.cpu[self._open[-1]] += now[1] - self._since[1]
         self._since = now
 
 
@@ -166,7 +168,7 @@ class BareLoop:
         self.columns = task.prompts.to_dict()
         self.size = profile.batch_size // profile.generations
         self.stop = torch.tensor(task.stop)
-        self.sampling = GenerationConfig(
+        self.sampling = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=task.domain.max_new_tokens,
             do_sample=True,
             temperature=profile.temperature,
@@ -199,7 +201,7 @@ class BareLoop:
             tokens = mask.sum()
             loss = -(torch.min(ratio * advantages, clipped * advantages) * mask).sum() / tokens
         with watch.phase(BACKWARD):
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         with watch.phase(CLIPPING):
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), profile.max_grad_norm)
         with watch.phase(OPTIMIZER):
@@ -274,21 +276,18 @@ class BareLoop:
 class Interleaved:
     """Runs blocks of bare steps between blocks of a trainer's, each from the random state of its counterpart.
 
-    A trainer asks for a step's batch when the step begins: there the step before is over, and a block may be.
+    A trainer asks for a step's batch when the step begins: there the step before is over, and a block may be. So its
+    last step has no counterpart and is not counted.
     """
 
     def __init__(self, trainer: Any, bare: BareLoop, block: int) -> None:
-        self.trainer, self.bare, self.block = trainer, bare, block
+        self.bare, self.block = bare, block
         self.watch = Stopwatch()
         self.trl_laps: list[Lap] = []
         self.bare_laps: list[Lap] = []
         self._states: list[Tensor] = []
         self._fetch = trainer.get_batch_samples
         trainer.get_batch_samples = self._begin_step
-
-    def run(self, work: Path) -> None:
-        """Train. The trainer's last step has no counterpart: it only marks the end of the one before."""
-        run(self.trainer, work)
 
     def _begin_step(self, *args: Any) -> Any:
         if self._states:
@@ -308,15 +307,14 @@ class Interleaved:
 
 
 class PhaseCallback(TrainerCallback):
-    """Has the phases of a trainer timed, once all that it needs is there."""
+    """Has the phases of a trainer timed, once it has its optimizer."""
 
-    def __init__(self, watch: Stopwatch) -> None:
-        self.watch = watch
-        self.trainer: Any = None
+    def __init__(self, trainer: Any, watch: Stopwatch) -> None:
+        self.trainer, self.watch = trainer, watch
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called by the trainer before its first step."""
-        trainer = self.trainer
+        trainer, callbacks = self.trainer, self.trainer.callback_handler
         for owner, method, phase in (
             (trainer, "_prepare_inputs", ROLLOUT),
             (trainer, "_tokenize_prompts", TEXT),
@@ -330,8 +328,12 @@ class PhaseCallback(TrainerCallback):
             (trainer.optimizer, "step", OPTIMIZER),
             (trainer.model, "zero_grad", OPTIMIZER),
             (trainer, "log", LOGGING),
-            (trainer.callback_handler, "call_event", LOGGING),
+            (callbacks, "on_step_begin", LOGGING),
+            (callbacks, "on_pre_optimizer_step", LOGGING),
+            (callbacks, "on_optimizer_step", LOGGING),
+            (callbacks, "on_step_end", LOGGING),
             (trainer, "_save_checkpoint", SAVING),
+            (callbacks, "on_save", SAVING),
         ):
             self.watch.wrap(owner, method, phase)
 
@@ -364,11 +366,12 @@ def grpo_trainer(
     task: Task, model: PreTrainedModel, reward: Reward, work: Path, callbacks: list[TrainerCallback]
 ) -> Any:
     """TRL's trainer as `crossdomain.training` makes it."""
-    model.generation_config.eos_token_id = task.stop  # type: ignore[union-attr]
+    model.generation_config.eos_token_id = task.stop
+    rewards: list[Any] = [reward]  # TRL's type wants floats or None, which a list of floats is not to mypy
     return GRPOTrainer(
         model=model,
         args=grpo_config(task.profile, task.domain, task.steps, task.learning_rate, task.seed, work),
-        reward_funcs=[reward],
+        reward_funcs=rewards,
         train_dataset=task.prompts,
         processing_class=task.tokenizer,
         callbacks=callbacks,
@@ -398,9 +401,9 @@ def check(task: Task, model: PreTrainedModel) -> dict[str, Any]:
     bare_gradients: list[Tensor] = []
     with tempfile.TemporaryDirectory() as work:
         trainer = grpo_trainer(task, trl_model, reward("trl"), Path(work), [kept])
-        interleaved = Interleaved(trainer, bare, 1)
-        interleaved.bare.optimizer.register_step_pre_hook(lambda *_: bare_gradients.append(gradient(bare_model)))
-        interleaved.run(Path(work))
+        Interleaved(trainer, bare, block=1)
+        bare.optimizer.register_step_pre_hook(lambda *_: bare_gradients.append(gradient(bare_model)))
+        run(trainer, Path(work))
     steps = len(bare.log)
     logs = [row for row in trainer.state.log_history if "loss" in row][:steps]
     pairs = list(zip(logs, bare.log, strict=True))
@@ -418,16 +421,15 @@ def check(task: Task, model: PreTrainedModel) -> dict[str, Any]:
 
 def measure(task: Task, model: PreTrainedModel, block: int, warm_up: int) -> dict[str, Any]:
     """Time both loops, a block of steps of each in turn."""
-    callback = PhaseCallback(Stopwatch())
     reward = ended_reward(task.domain, task.stop)
     trl_model, bare_model = copy.deepcopy(model), copy.deepcopy(model)
     bare = BareLoop(task, bare_model, reward)
     with tempfile.TemporaryDirectory() as work, Progress("GRPO by TRL and bare", task.steps) as progress:
         shown = ProgressCallback(progress, "reward", "entropy")
-        trainer = grpo_trainer(task, trl_model, reward, Path(work), [SealCallback(), shown, callback])
+        trainer = grpo_trainer(task, trl_model, reward, Path(work), [SealCallback(), shown])
         interleaved = Interleaved(trainer, bare, block)
-        callback.trainer, callback.watch = trainer, interleaved.watch
-        interleaved.run(Path(work))
+        trainer.add_callback(PhaseCallback(trainer, interleaved.watch))
+        run(trainer, Path(work))
     logs = [row for row in trainer.state.log_history if "loss" in row][: len(bare.log)]
     same = [abs(a["reward"] - b["reward"]) < 1e-6 for a, b in zip(logs, bare.log, strict=True)]
     return {
@@ -444,29 +446,22 @@ def measure(task: Task, model: PreTrainedModel, block: int, warm_up: int) -> dic
 
 def compare(trl: list[Lap], bare: list[Lap], block: int) -> dict[str, Any]:
     """Medians, quartiles and ratios of the times of both, and where the difference lies."""
-    starts = range(0, len(bare), block)
-    blocks = [(trl[i : i + block], bare[i : i + block]) for i in starts]
-    wall = [sum(lap.wall for lap in a) / sum(lap.wall for lap in b) for a, b in blocks]
-    cpu = [sum(lap.cpu for lap in a) / sum(lap.cpu for lap in b) for a, b in blocks]
-    saves = [lap.phases[SAVING] for lap in trl if lap.phases[SAVING] > 0]
-    totals = {
-        name: {"wall": quartiles([lap.wall for lap in laps]), "cpu": quartiles([lap.cpu for lap in laps])}
-        for name, laps in (("trl", trl), ("bare", bare))
-    }
-    phases = {
-        phase: {name: median(lap.phases[phase] for lap in laps) for name, laps in (("trl", trl), ("bare", bare))}
-        for phase in PHASES
-    }
-    return {
-        "steps": len(bare),
-        "ratio": totals["trl"]["wall"][1] / totals["bare"]["wall"][1],
-        "ratio_cpu": totals["trl"]["cpu"][1] / totals["bare"]["cpu"][1],
-        "ratio_of_blocks": quartiles(wall),
-        "ratio_of_blocks_cpu": quartiles(cpu),
-        "seconds": totals,
-        "phases": phases,
-        "seconds_a_save": median(saves) if saves else None,
-    }
+    report: dict[str, Any] = {"steps": len(bare)}
+    for clock in ("wall", "cpu"):
+        laps = {name: [getattr(lap, clock) for lap in loop] for name, loop in (("trl", trl), ("bare", bare))}
+        seconds = {name: [sum(phases.values()) for phases in loop] for name, loop in laps.items()}
+        blocks = [slice(start, start + block) for start in range(0, len(bare), block)]
+        report[clock] = {
+            "ratio": median(seconds["trl"]) / median(seconds["bare"]),
+            "ratio_of_blocks": quartiles([sum(seconds["trl"][part]) / sum(seconds["bare"][part]) for part in blocks]),
+            "seconds": {name: quartiles(values) for name, values in seconds.items()},
+            "phases": {
+                phase: {name: median(phases[phase] for phases in loop) for name, loop in laps.items()}
+                for phase in PHASES
+            },
+        }
+    saves = [lap.wall[SAVING] for lap in trl if lap.wall[SAVING] > 0]
+    return {"ratio": report["wall"]["ratio"], **report, "seconds_a_save": median(saves) if saves else None}
 
 
 def median(values: Any) -> float:
@@ -509,15 +504,15 @@ def show(name: str, report: dict[str, Any]) -> None:
         f"  {report['steps']} steps of each; mean reward equal at {report['same_reward_steps']} steps; "
         f"{report['completion_tokens'][0]:.2f} and {report['completion_tokens'][1]:.2f} tokens a response"
     )
-    print(f"  {'seconds a step':32}{'TRL':>9}{'bare':>9}{'ratio':>9}")
-    for kind, label, ratio in (("wall", "median", report["ratio"]), ("cpu", "median, processor", report["ratio_cpu"])):
-        trl, bare = (report["seconds"][loop][kind] for loop in ("trl", "bare"))
-        print(f"  {label:32}{trl[1]:9.4f}{bare[1]:9.4f}{ratio:9.3f}")
-        print(f"  {'  quartiles':32}{trl[0]:9.4f}{bare[0]:9.4f}\n  {'':32}{trl[2]:9.4f}{bare[2]:9.4f}")
-    low, middle, high = report["ratio_of_blocks"]
-    print(f"  ratio of paired blocks: median {middle:.3f}, quartiles {low:.3f} to {high:.3f}")
-    print(f"  {'milliseconds a step (medians)':32}{'TRL':>9}{'bare':>9}{'more':>9}{'of it':>8}")
-    phases = report["phases"]
+    print(f"  {'seconds a step':32}{'TRL':>9}{'bare':>9}{'ratio':>9}   ratio of paired blocks, quartiles")
+    for clock, label in (("wall", "wall"), ("cpu", "processor")):
+        times = report[clock]
+        (low, _, high), trl, bare = times["ratio_of_blocks"], times["seconds"]["trl"], times["seconds"]["bare"]
+        print(f"  {label + ', median':32}{trl[1]:9.4f}{bare[1]:9.4f}{times['ratio']:9.3f}   {low:.3f} to {high:.3f}")
+        print(f"  {'  lower quartile':32}{trl[0]:9.4f}{bare[0]:9.4f}")
+        print(f"  {'  upper quartile':32}{trl[2]:9.4f}{bare[2]:9.4f}")
+    print(f"  {'processor milliseconds, medians':32}{'TRL':>9}{'bare':>9}{'more':>9}{'of it':>8}")
+    phases = report["cpu"]["phases"]
     whole = sum(times["trl"] - times["bare"] for times in phases.values())
     for phase, times in phases.items():
         more = times["trl"] - times["bare"]
@@ -535,7 +530,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--domain", nargs="+", default=["math"], help="domains of the profile to time")
     parser.add_argument("--profile", default="cpu", help="name of a profile or a YAML file")
-    parser.add_argument("--steps", type=int, default=40, help="timed steps of each loop")
+    parser.add_argument("--steps", type=int, default=40, help="timed steps of each loop, rounded up to whole blocks")
     parser.add_argument("--warm-up", type=int, default=5, help="steps of each that are not counted")
     parser.add_argument("--block", type=int, default=5, help="steps of one loop before the other has its turn")
     parser.add_argument("--seed", type=int, default=0, help="of prompts and sampling")

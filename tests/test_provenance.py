@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -26,11 +26,10 @@ class Counter:
 
 
 @pytest.fixture
-def fingerprint_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+def fingerprint_of(tmp_path: Path) -> Callable[[str], str]:
     """The fingerprint of a module with that code."""
-    (tmp_path / "fingerprinted.py").write_text(PLAIN)
-    monkeypatch.syspath_prepend(tmp_path)
-    module = importlib.import_module("fingerprinted")
+    module = ModuleType("fingerprinted")
+    module.__file__ = str(tmp_path / "fingerprinted.py")
 
     def written(code: str) -> str:
         (tmp_path / "fingerprinted.py").write_text(code)
@@ -82,12 +81,10 @@ def test_every_module_counts_by_object_or_name() -> None:
 
 
 def test_a_module_without_source_is_refused() -> None:
-    import crossdomain
-
-    namespace = type(crossdomain)("namespace")
-    namespace.__file__ = None
+    module = ModuleType("namespace")
+    module.__file__ = None
     with pytest.raises(ValueError, match="namespace has no source"):
-        code_fingerprint(namespace)
+        code_fingerprint(module)
 
 
 def test_the_fingerprint_of_data_ignores_the_order_of_keys_alone() -> None:

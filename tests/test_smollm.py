@@ -44,7 +44,7 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = tmp_path / "packages" / "small_llama"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
-    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *"abc", "Ġ", "Ċ", "ab"]
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *"abc", "Ġ", "Ċ", "ab", "bc"]
     writer = gguf.GGUFWriter(folder / "small.gguf", "llama")
     writer.add_block_count(1)
     writer.add_context_length(64)
@@ -58,7 +58,7 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
     writer.add_token_types([3, 3, 3] + [1] * (len(tokens) - 3))
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges(["a b", "b c"])
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)

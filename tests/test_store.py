@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import StartPython
 
+from conftest import StartPython
 from crossdomain import provenance
 from crossdomain import store as store_module
 from crossdomain.store import MANIFEST, Artifact, Store, StoreError, damage, sha256

@@ -72,8 +72,8 @@ def pretrain_base(profile: Profile, domains: dict[str, Domain], *, seed: int, ou
         )
         run(trainer, work)
     save(trainer, output, work)
-    history = pd.DataFrame([{"step": row["step"], **row["dev"]} for row in trainer.state.log_history if "dev" in row])
-    history.to_csv(output / "stopping.csv", index=False)
+    rows = [{"step": row["step"], **row["dev"]} for row in trainer.state.log_history if "dev" in row]
+    pd.DataFrame(rows, columns=["step", *gate.domains]).to_csv(output / "stopping.csv", index=False)
 
 
 class Example(NamedTuple):

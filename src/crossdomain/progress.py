@@ -37,8 +37,8 @@ class Progress:
         self.label, self.total, self.done = label, total, 0
 
     def __enter__(self) -> Self:
-        screen = terminal()
-        self._bar = tqdm(total=self.total, desc=self.label, file=screen, leave=False) if screen else None
+        self._screen = terminal()
+        self._bar = tqdm(total=self.total, desc=self.label, file=self._screen, leave=False) if self._screen else None
         self._start = self._line = time.monotonic()
         return self
 
@@ -59,6 +59,8 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+        if self._screen is not None and self._screen is not sys.stderr:
+            self._screen.close()
         if kind is None:
             logger.info("%s: done in %.0f s", self.label, time.monotonic() - self._start)
 

@@ -50,5 +50,5 @@ def _whole(checkpoint: Path) -> bool:
     try:
         checksums = json.loads((checkpoint / SEAL).read_text())
         return all(sha256(checkpoint / name) == checksum for name, checksum in checksums.items())
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return False

@@ -88,11 +88,10 @@ class Store:
         key = self.key(name, inputs)
         if (found := self.find(key)) is not None:
             return found
-        with self._locked(key):
+        with self._disk_full_explained(key), self._locked(key):
             if (found := self.find(key)) is not None:  # another process made it while this one waited
                 return found
-            with self._disk_full_explained(key):
-                return self._make(key, name, inputs, make)
+            return self._make(key, name, inputs, make)
 
     def artifacts(self) -> Iterator[Artifact]:
         """All finished artifacts, unverified, by name."""
@@ -194,7 +193,7 @@ def damage(path: Path) -> str | None:
     """What is wrong with a finished artifact's files; None if they match the manifest."""
     try:
         files = json.loads((path / MANIFEST).read_text())["files"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{MANIFEST} cannot be read: {error}"
     for name, expected in files.items():
         file = path / name

@@ -1,0 +1,136 @@
+"""From nothing to pages in a browser: the smoke profile through papermill and Sphinx, then what a reader would see."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("book/index", "book/reproduce", "book/domains", "book/references", "notebooks/01_staged_training")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of its own with everything made from nothing by the workflow, for two seeds."""
+    project = tmp_path_factory.mktemp("project")
+    for name in ("_config.yml", "_toc.yml", "book", "notebooks", "profiles", "workflow", "src"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, project / name)
+    _reproduce(project)
+    return project
+
+
+def _reproduce(project: Path) -> str:
+    environment = {
+        **os.environ,
+        "CROSSDOMAIN_HOME": str(project),
+        "CROSSDOMAIN_RUNS": str(project / "runs"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    command = ["snakemake", "-s", "workflow/Snakefile", "--cores", "2", "--config", "profile=smoke", "seeds=0 1"]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def html(built: Path) -> Path:
+    return built / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def results(built: Path) -> Path:
+    return built / "runs" / "smoke" / "seeds-0-1" / "results"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    if executable is None:
+        if "CROSSDOMAIN_REQUIRE_BROWSER" in os.environ:
+            pytest.fail("no Chromium found, and CROSSDOMAIN_REQUIRE_BROWSER is set")
+        pytest.skip("no Chromium found: install one to test the pages in a browser")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield browser
+        browser.close()
+
+
+def test_a_second_run_with_nothing_changed_does_nothing(built: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (built / "runs" / "store").glob("*/manifest.json")}
+    assert "Nothing to be done" in _reproduce(built)
+    after = {path: path.stat().st_mtime_ns for path in (built / "runs" / "store").glob("*/manifest.json")}
+    assert before == after
+
+
+def test_every_page_is_there_and_nothing_is_left_to_fill_in(html: Path) -> None:
+    for page in PAGES:
+        text = (html / f"{page}.html").read_text()
+        assert "{{" not in text, page
+        assert "Traceback" not in text, page
+
+
+def test_the_numbers_on_the_landing_page_are_those_of_the_result_file(html: Path, results: Path) -> None:
+    headline = json.loads((results / "headline.json").read_text())
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", (html / "book" / "index.html").read_text()))
+    for name in ("peak", "damaged", "refreshed", "damage", "refresh_gain", "average_damaged", "average_refreshed"):
+        assert headline[name] in text, name
+
+
+def test_the_chapter_shows_the_result_tables(html: Path, results: Path) -> None:
+    import pandas as pd
+
+    text = (html / "notebooks" / "01_staged_training.html").read_text()
+    table = pd.read_csv(results / "scores_over_seeds.csv")
+    for _, row in table.iterrows():
+        assert f"{row['score']:.1f} ± {row['sd']:.1f}" in text
+    assert text.count('class="figure"') == 6
+    assert not re.search(r'<img class="figure"[^>]*alt=""', text)
+
+
+def test_the_provenance_box_links_the_source(html: Path) -> None:
+    text = (html / "notebooks" / "01_staged_training.html").read_text()
+    box = text[text.index('class="provenance"') :]
+    for word in ("profile", "smoke", "base seeds", "commit", "torch 2.13.0", "cores", "wall time"):
+        assert word in box
+    link = re.search(r'href="\.\./(sources/[^"]+)"', box)
+    assert link is not None
+    assert (html / link.group(1)).read_text() == (ROOT / "notebooks" / "01_staged_training.py").read_text()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pages_load_nothing_from_the_network_and_do_not_scroll_sideways(html: Path, browser: Browser, width: int) -> None:
+    page: Page = browser.new_page(viewport={"width": width, "height": 900})
+    asked: list[str] = []
+    faults: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    for name in PAGES:
+        page.goto((html / f"{name}.html").as_uri())
+        page.wait_for_load_state("load")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        broken = page.evaluate("[...document.images].filter(i => !i.complete || i.naturalWidth === 0).map(i => i.src)")
+        assert broken == [], name
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert faults == []
+    page.close()
+
+
+def test_each_seed_has_an_executed_notebook_of_its_own(built: Path) -> None:
+    for seed in (0, 1):
+        executed = json.loads(
+            (built / "runs" / "smoke" / f"seed-{seed}" / "notebooks" / "01_staged_training.ipynb").read_text()
+        )
+        assert executed["metadata"]["papermill"]["parameters"] == {"profile": "smoke", "seeds": str(seed)}
+
+

@@ -1,0 +1,40 @@
+"""Runs: their seeds, directories and costs."""
+
+import json
+
+import pytest
+
+from crossdomain import run
+from crossdomain.lineage import Checkpoint
+from crossdomain.profiles import ProfileError
+
+
+@pytest.mark.parametrize("seeds", ["", "a", "-1", "0 0", "1.5", "٣"])
+def test_seeds_that_are_none_are_refused_with_what_is_expected(seeds: str) -> None:
+    with pytest.raises(ProfileError, match="different integers of 0 or more"):
+        run.parse_seeds(seeds)
+
+
+def test_seeds_are_read_from_words_or_a_number() -> None:
+    assert run.parse_seeds("0, 2 1") == [0, 2, 1]
+    assert run.parse_seeds(3) == [3]
+
+
+def test_runs_with_other_settings_do_not_share_a_directory() -> None:
+    plain, changed = run.open_run("smoke", "0"), run.open_run("smoke", "0", refresh_steps=5, stages="")
+    assert plain.directory != changed.directory
+    assert changed.profile.refresh_steps == 5
+    assert run.open_run("smoke", "0", refresh_steps=-1).directory == plain.directory
+
+
+def test_costs_count_what_the_run_used(base: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = run.open_run("smoke", "0", "steps.cw=24")
+    opened.lineages[0].store.root = base.artifact.path.parent
+    opened.lineages[0].checkpoint("base")
+    found = run.costs(opened)
+    assert found["name"].tolist() == [base.artifact.manifest["name"]]
+    summary = run.cost_summary(opened)
+    assert summary["core_minutes"] == pytest.approx(base.artifact.manifest["wall_seconds"] / 60)
+    box = run.provenance_box(opened, "x.py")
+    assert "../sources/x.py" in box and opened.profile.name in box
+    assert json.loads((opened.directory / "results" / "costs.json").read_text()) == summary
