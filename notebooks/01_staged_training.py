@@ -27,7 +27,6 @@ refresh_steps: int = -1  # RL steps of the refresh; -1: the profile's
 overrides: str = ""  # any other settings of the profile, separated by blanks, as in the command line
 
 # %% tags=["hide-input"]
-import pandas as pd
 from IPython.display import HTML, Markdown
 
 from crossdomain import evaluation, interference, paper, plots, words

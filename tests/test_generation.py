@@ -157,7 +157,7 @@ def test_the_expected_reward_is_the_chain_rule_computed_by_hand(
         found = expected_reward(model, tokenizer, smoke, domain, items)
     by_hand = [probability_by_hand(model, tokenizer, item.prompt, item.target, stop) for item in items]
     assert found.shape == (8,)
-    torch.testing.assert_close(found.double(), torch.tensor(by_hand), rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.double(), torch.tensor(by_hand, dtype=torch.float64), rtol=1e-5, atol=0)
 
 
 def test_responses_of_different_lengths_and_several_ends_are_summed_by_the_chain_rule(
@@ -170,7 +170,7 @@ def test_responses_of_different_lengths_and_several_ends_are_summed_by_the_chain
     with torch.no_grad():
         found = response_probability(model, tokenizer, smoke, domain, items, responses)
     by_hand = [probability_by_hand(model, tokenizer, *pair, stop) for pair in zip(PROMPTS, responses, strict=True)]
-    torch.testing.assert_close(found.double(), torch.tensor(by_hand), rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.double(), torch.tensor(by_hand, dtype=torch.float64), rtol=1e-5, atol=0)
 
 
 def test_template_and_prefill_are_part_of_the_prompt(

@@ -47,7 +47,9 @@ def test_the_matched_snapshot_is_the_nearest_on_the_development_split(
 
 def test_over_seeds_uses_seeds_where_there_are_several_and_prompts_where_there_is_one() -> None:
     row = {"role": "base", "domain": "math", "split": "test", "decoding": "T=1"}
-    several = pd.DataFrame([{**row, "seed": s, "score": v, "low": 0, "high": 99} for s, v in enumerate((40.0, 50.0, 60.0))])
+    several = pd.DataFrame(
+        [{**row, "seed": s, "score": v, "low": 0, "high": 99} for s, v in enumerate((40.0, 50.0, 60.0))]
+    )
     found = interference.over_seeds(several).iloc[0]
     assert (found["score"], found["sd"], found["seeds"]) == (50, 10, 3)
     assert found["low"] == pytest.approx(50 - 4.302652 * 10 / np.sqrt(3), abs=1e-3)

@@ -121,8 +121,11 @@ def test_the_seed_alone_determines_the_initial_weights(smoke: Profile) -> None:
 
 def test_the_initial_model_has_the_size_of_the_profile(smoke: Profile) -> None:
     config = tiny_model(smoke, tiny_tokenizer(), 0).config
-    assert (config.hidden_size, config.num_hidden_layers, config.intermediate_size) == (32, 2, 64)
-    assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (2, 1, 16)
+    assert config.num_hidden_layers == smoke.layers
+    assert config.num_attention_heads == smoke.attention_heads
+    assert config.num_key_value_heads == smoke.key_value_heads
+    for key in ("hidden_size", "intermediate_size", "head_dim"):
+        assert getattr(config, key) == getattr(smoke, key)
     assert config.vocab_size == len(CHARACTERS) + 3
     assert config.tie_word_embeddings
 

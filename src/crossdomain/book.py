@@ -75,7 +75,9 @@ def assemble(root: Path, run: Path, source: Path) -> None:
     for chapter in chapters(root / "_toc.yml"):
         executed = run / "notebooks" / f"{chapter}.ipynb"
         if not executed.is_file():
-            raise BookError(f"{chapter} has not been executed in {run}: run `crossdomain run {chapter}` or `make reproduce`")
+            raise BookError(
+                f"{chapter} has not been executed in {run}: run `crossdomain run {chapter}` or `make reproduce`"
+            )
         shutil.copy(executed, source / "notebooks")
         shutil.copy(root / "notebooks" / f"{chapter}.py", sources)
     shutil.copytree(run / "figures", source / "book" / "figures")
@@ -110,7 +112,9 @@ def cost_table(root: Path, run: Path) -> str:
         {
             "profile": f"`{row['profile']}`",
             "seeds": row["seeds"],
-            "minutes of one core": f"{row['core_minutes']:.0f}" if row["core_minutes"] >= 2 else f"{row['core_minutes']:.1f}",
+            "minutes of one core": f"{row['core_minutes']:.0f}"
+            if row["core_minutes"] >= 2
+            else f"{row['core_minutes']:.1f}",
             "memory a process": f"{row['peak_memory_gib']:.1f} GiB",
             "measured on": f"{row['processor']}, {row['cores']} cores",
         }

@@ -1,4 +1,4 @@
-"""The command line: `crossdomain run | train | book | store`."""
+"""The command line: `crossdomain run | train | book | promote | store`."""
 
 from __future__ import annotations
 
@@ -105,6 +105,16 @@ def book(profile: Profile = "cpu", seeds: Seeds = "0 1 2", parameters: Parameter
     typer.echo(f"the book: {page.as_uri()}")
 
 
+@app.command()
+def promote(profile: Profile = "cpu", seeds: Seeds = "0 1 2") -> None:
+    """Copy a run's small results into `results/`, where they serve as reference."""
+    from crossdomain.run import open_run
+    from crossdomain.run import promote as copy
+
+    with _clear_errors():
+        typer.echo(f"promoted to {copy(open_run(profile, seeds))}")
+
+
 @store_app.command("list")
 def store_list() -> None:
     """What the store holds."""
@@ -150,5 +160,3 @@ def store_prune(yes: Annotated[bool, typer.Option("--yes", help="Delete; without
             store.remove(path)
     if not yes:
         typer.echo("nothing was deleted; add --yes to delete these")
-
-

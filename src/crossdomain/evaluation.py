@@ -7,9 +7,9 @@ sampled responses, all of whose scores are kept.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -84,7 +84,7 @@ def summary(
     for role, names in roles.items():
         for lineage, name in zip(lineages, names, strict=True):
             found = by_prompt(scores(lineage, name))
-            for keys, values in found.groupby(level=["domain", "split", "decoding"], sort=False):
+            for keys, values in grouped(found):
                 interval = stats.bootstrap_mean(100 * values.to_numpy(), resamples or lineage.profile.bootstrap)
                 rows.append(
                     {
@@ -104,6 +104,13 @@ def summary(
 def by_prompt(found: pd.DataFrame) -> pd.Series:
     """Mean score of each prompt, indexed by domain, split, decoding and item."""
     return found.groupby(["domain", "split", "decoding", "item"], sort=False)["score"].mean()
+
+
+def grouped(scores: pd.Series) -> Iterator[tuple[tuple[str, str, str], pd.Series]]:
+    """Scores by prompt, a group a domain, split and decoding."""
+    for keys, values in scores.groupby(level=["domain", "split", "decoding"], sort=False):
+        domain, split, decoding = cast(tuple[str, str, str], keys)
+        yield (domain, split, decoding), values
 
 
 def _evaluated(
@@ -188,5 +195,3 @@ def _split_scores(
             row = {"decoding": GREEDY, "estimate": "greedy", "item": i, "sample": 0, "score": score}
             rows.append({**row, "response": responses[0].text})
     return pd.DataFrame(rows)
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +63,7 @@ def generate(
         for start in range(0, len(prompts), size):
             chunk = [prompt for prompt in prompts[start : start + size] for _ in range(samples)]
             inputs = tokenizer(chunk, return_tensors="pt", padding=True).to(model.device)
-            output = model.generate(**inputs, generation_config=config)
+            output: Any = model.generate(**inputs, generation_config=config)  # type: ignore[operator]
             rows = output[:, inputs["input_ids"].shape[1] :].tolist()
             texts = [_response(tokenizer, row, ends) for row in rows]
             responses += [texts[i : i + samples] for i in range(0, len(texts), samples)]
@@ -72,7 +73,7 @@ def generate(
 def _response(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: frozenset[int]) -> Response:
     end = next((i for i, token in enumerate(ids) if token in ends), None)
     kept = ids if end is None else ids[: end + 1]
-    return Response(tokenizer.decode(kept, skip_special_tokens=True), end is not None)
+    return Response(str(tokenizer.decode(kept, skip_special_tokens=True)), end is not None)
 
 
 def expected_reward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -155,7 +156,7 @@ def changes(lineages: Sequence[Lineage], pairs: dict[str, tuple[Sequence[str], S
         for lineage, old, new in zip(lineages, before, after, strict=True):
             first = evaluation.by_prompt(evaluation.scores(lineage, old))
             second = evaluation.by_prompt(evaluation.scores(lineage, new))
-            for keys, values in first.groupby(level=["domain", "split", "decoding"], sort=False):
+            for keys, values in evaluation.grouped(first):
                 later = second.loc[values.index]
                 interval = stats.paired_difference(100 * later, 100 * values, lineage.profile.bootstrap)
                 rows.append(
@@ -176,10 +177,7 @@ def changes(lineages: Sequence[Lineage], pairs: dict[str, tuple[Sequence[str], S
 def steps_of(chosen: Plan) -> dict[str, tuple[list[str], list[str]]]:
     """The steps whose changes the chapter shows: each stage of the sequence, then each refresh and control."""
     sequence = list(chosen.sequence.items())
-    found = {
-        role.removeprefix("after "): (before, after)
-        for (_, before), (role, after) in zip(sequence, sequence[1:], strict=False)
-    }
+    found = {role.removeprefix("after "): (before, after) for (_, before), (role, after) in pairwise(sequence)}
     damaged = sequence[-1][1]
     found |= {role: (damaged, names) for role, names in chosen.refreshes.items()}
     parents = {role: [name.rpartition("-")[0] for name in names] for role, names in chosen.controls.items()}
@@ -239,9 +237,10 @@ def relearning(lineages: Sequence[Lineage]) -> pd.DataFrame:
     """
     rows = []
     for lineage in lineages:
-        domain = lineage.profile.refresh
-        first = evaluation.curve(lineage, learned(lineage)).query("domain == @domain")
-        again = evaluation.curve(lineage, refresh_names(lineage)[0]).query("domain == @domain")
+        first, again = (
+            found[found["domain"] == lineage.profile.refresh]
+            for found in (evaluation.curve(lineage, name) for name in (learned(lineage), refresh_names(lineage)[0]))
+        )
         damaged, refreshed = again["score"].iloc[0], again["score"].iloc[-1]
         steps = _step_at(first, refreshed) - _step_at(first, damaged)
         rows.append(
@@ -316,6 +315,7 @@ def headline(run: Run, scores: pd.DataFrame, changes: pd.DataFrame) -> dict[str,
     values: dict[str, Any] = {
         "profile": profile.name,
         "scale": profile.scale,
+        "parameters": f"{lineages[0].checkpoint(BASE).model().num_parameters() / 1e6:.2g} million",
         "seeds": " ".join(map(str, run.seeds)),
         "base_seeds": " ".join(map(str, sorted({profile.base_seed(seed) for seed in run.seeds}))),
         "stages": " → ".join(title(lineages[0], stage) for stage in profile.stages),

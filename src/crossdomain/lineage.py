@@ -1,11 +1,11 @@
 """The checkpoints of a run: each has a name that says how it is made, and is trained when first asked for.
 
-    base                    the base model
-    code                    the base after the Code stage (Code's expert)
-    code-math-qa-cw         the whole sequence
-    code-math-qa-cw-remath  and a refresh of Math
-    code-math_50            a Math stage of 50 steps after Code
-    code-math@25            Math's stage after 25 of its steps (a snapshot it kept)
+base                    the base model
+code                    the base after the Code stage (Code's expert)
+code-math-qa-cw         the whole sequence
+code-math-qa-cw-remath  and a refresh of Math
+code-math_50            a Math stage of 50 steps after Code
+code-math@25            Math's stage after 25 of its steps (a snapshot it kept)
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from crossdomain import models, paths, pretraining, provenance, training
 from crossdomain.domains import Domain
 from crossdomain.profiles import Profile
-from crossdomain.store import Artifact, Store
+from crossdomain.store import Artifact, Store, sha256
 
 BASE = "base"
-TOKEN = re.compile(r"(?P<refresh>re)?(?P<domain>[a-z0-9]+?)(?:_(?P<steps>[0-9]+))?")
+TOKEN = re.compile(r"(?P<refresh>re)?(?P<domain>[a-z0-9]+?)(?:_(?P<steps>[1-9][0-9]*))?")
 
 MODEL_SETTINGS = ("hidden_size", "layers", "intermediate_size", "attention_heads", "key_value_heads", "head_dim")
 BASE_SETTINGS = (
@@ -110,7 +110,9 @@ class Lineage:
         match = TOKEN.fullmatch(token)
         known = ", ".join(self.domains)
         if match is None:
-            raise ValueError(f"checkpoint {name!r}: cannot read {token!r}; expected a domain of {known}, as in 'code-math'")
+            raise ValueError(
+                f"checkpoint {name!r}: cannot read {token!r}; expected a domain of {known}, as in 'code-math'"
+            )
         domain, refresh = match["domain"], match["refresh"] is not None
         if refresh and "re" + domain in self.domains:
             domain, refresh = "re" + domain, False
@@ -135,17 +137,21 @@ class Lineage:
             ValueError: the name cannot be read, or asks for a snapshot that was not kept.
         """
         if name not in self._found:
-            stage, _, step = name.partition("@") if "-" not in name.rpartition("@")[2] else (name, "", "")
-            if step:
-                self._found[name] = self._snapshot(name, stage, int(step))
+            stage, snapshot, step = name.rpartition("@")
+            if snapshot and "-" not in step:  # what follows a dash is a stage that starts from a snapshot
+                self._found[name] = self._snapshot(name, stage, step)
             else:
                 self._found[name] = Checkpoint(name, self._base() if name == BASE else self._trained(self.stage(name)))
             self.refer(name, self._found[name].artifact)
         return self._found[name]
 
-    def _snapshot(self, name: str, stage: str, step: int) -> Checkpoint:
+    def _snapshot(self, name: str, stage: str, step: str) -> Checkpoint:
+        if not (step.isascii() and step.isdecimal()):
+            raise ValueError(
+                f"checkpoint {name!r}: cannot read {step!r}; expected a step after '@', as in 'code-math@25'"
+            )
         artifact = self.checkpoint(stage).artifact
-        weights = artifact.path / "snapshots" / f"{step:05d}.safetensors"
+        weights = artifact.path / "snapshots" / f"{int(step):05d}.safetensors"
         if not weights.is_file():
             kept = self.checkpoint(stage).snapshots()
             raise ValueError(f"checkpoint {name!r}: no snapshot at step {step}; kept are {kept}")
@@ -166,9 +172,7 @@ class Lineage:
         return self.store.get(
             f"base-seed{seed}",
             inputs,
-            lambda output, work: pretraining.pretrain_base(
-                profile, self.domains, seed=seed, output=output, work=work
-            ),
+            lambda output, work: pretraining.pretrain_base(profile, self.domains, seed=seed, output=output, work=work),
         )
 
     def _trained(self, stage: Stage) -> Artifact:
@@ -210,16 +214,22 @@ class Lineage:
         references.mkdir(parents=True, exist_ok=True)
         draft = references / f".{name}.{os.getpid()}"
         draft.write_text(artifact.key + "\n")
-        os.replace(draft, references / name)
+        draft.replace(references / name)
 
 
 def import_pretrained(store: Store, source: str) -> Artifact:
     """A pretrained model, converted once into the store."""
-    location, options = models.locate(source)
-    weights = sorted(Path(location).glob("*.safetensors")) if Path(location).is_dir() else []
-    inputs = {"kind": "pretrained", "source": source, "versions": provenance.versions(("transformers", "gguf"))}
-    inputs["files"] = {file.name: file.stat().st_size for file in weights}
+    location, _ = models.locate(source)
+    files = [file for kind in ("safetensors", "gguf") for file in sorted(Path(location).glob(f"*.{kind}"))]
+    inputs = {
+        "kind": "pretrained",
+        "source": source,
+        "files": {file.name: sha256(file) for file in files},
+        "versions": provenance.versions(("transformers", "gguf")),
+        "code": provenance.code_fingerprint(models),
+    }
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(source).name)
+    training.quiet()
     return store.get(f"{BASE}-{name}", inputs, lambda output, work: models.import_pretrained(source, output))
 
 

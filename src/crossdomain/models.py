@@ -83,7 +83,8 @@ def load_model(directory: Path | str, weights: Path | None = None) -> PreTrained
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(snapshot[name])
-    return model.eval()
+    model.eval()
+    return model
 
 
 def load_tokenizer(directory: Path | str) -> PreTrainedTokenizerBase:

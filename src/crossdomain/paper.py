@@ -22,4 +22,4 @@ REPORTED = pd.DataFrame(
 
 def value(quantity: str) -> float:
     """A reported value."""
-    return float(REPORTED.loc[quantity, "value"])
+    return float(REPORTED["value"].to_dict()[quantity])

@@ -47,7 +47,9 @@ def show(figure: Figure, alt: str, path: Path | None = None) -> HTML:
         path.write_bytes(stream.getvalue())
     data = base64.b64encode(stream.getvalue()).decode()
     source = f"data:image/png;base64,{data}"
-    return HTML(f'<img class="figure" style="max-width:100%;height:auto" alt="{html.escape(alt, True)}" src="{source}">')
+    return HTML(
+        f'<img class="figure" style="max-width:100%;height:auto" alt="{html.escape(alt, True)}" src="{source}">'
+    )
 
 
 def learning_curves(logs: pd.DataFrame, titles: dict[str, str]) -> Figure:
@@ -199,5 +201,7 @@ def refresh_gains(changes: pd.DataFrame, domain: str, titles: dict[str, str]) ->
     axis.axvline(0, color=INK, lw=0.8)
     axis.set_yticks(range(len(steps)), steps)
     axis.invert_yaxis()
-    axis.set_xlabel(f"change of {titles[domain]} at T = 1 (points; dot: a seed with its 95 % interval, bar: their mean)")
+    axis.set_xlabel(
+        f"change of {titles[domain]} at T = 1 (points; dot: a seed with its 95 % interval, bar: their mean)"
+    )
     return figure

@@ -36,6 +36,7 @@ from crossdomain.progress import Progress, ProgressCallback
 from crossdomain.resume import SealCallback
 from crossdomain.training import common_arguments, quiet, run, save
 
+
 def pretrain_base(profile: Profile, domains: dict[str, Domain], *, seed: int, output: Path, work: Path) -> None:
     """Train the tiny base of a profile from scratch and leave it in `output`.
 
@@ -72,7 +73,8 @@ def pretrain_base(profile: Profile, domains: dict[str, Domain], *, seed: int, ou
         )
         run(trainer, work)
     save(trainer, output, work)
-    rows = [{"step": row["step"], **row["dev"]} for row in trainer.state.log_history if "dev" in row]
+    history: list[dict[str, Any]] = trainer.state.log_history
+    rows = [{"step": row["step"], **row["dev"]} for row in history if "dev" in row]
     pd.DataFrame(rows, columns=["step", *gate.domains]).to_csv(output / "stopping.csv", index=False)
 
 
@@ -100,9 +102,9 @@ class Demonstrations(Dataset[Example]):
         rng = np.random.default_rng([self.seed, index])
         name = self.slots[index % len(self.slots)]
         domain, items = self.domains[name], self.items[name]
-        item = items[rng.integers(len(items))]
+        item = items[int(rng.integers(len(items)))]
         noisy = rng.random() < self.profile.label_noise.get(name, 0.0)
-        shown = items[rng.integers(len(items))] if noisy else item  # a noisy label is the answer to another prompt
+        shown = items[int(rng.integers(len(items)))] if noisy else item  # a noisy label is the answer to another prompt
         return Example(name, self.profile.prompt(item.prompt, item.prefill), domain.demonstration(shown, rng))
 
 
@@ -130,7 +132,8 @@ class Gate(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called by the trainer before its first step, resumed or not."""
-        for row in state.log_history:
+        history: list[dict[str, Any]] = state.log_history
+        for row in history:
             if "dev" in row:
                 self._consider(row["dev"], row["step"])
 
@@ -146,7 +149,8 @@ class Gate(TrainerCallback):
         step, profile = state.global_step, self.profile
         if self.domains and model is not None and step % profile.base_check_every == 0:
             found = {name: self._likelihood(model, domain) for name, domain in self.domains.items()}
-            state.log_history.append({"step": step, "dev": found})
+            row: dict[str, Any] = {"step": step, "dev": found}
+            state.log_history.append(row)
             self._consider(found, step)
         if profile.base_schedule == "constant" and step >= self.decay_from + profile.base_decay_steps:
             control.should_training_stop = True
@@ -176,7 +180,8 @@ class PretrainingTrainer(Trainer):
         self.gate = gate
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return SequentialSampler(self.train_dataset)
+        dataset: Any = self.train_dataset
+        return SequentialSampler(dataset)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
         """The usual loss, with the labels of closed domains hidden."""
@@ -192,7 +197,9 @@ def _batched(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Example]], di
     def collate(examples: list[Example]) -> dict[str, Any]:
         prompts = tokenizer([example.prompt for example in examples])["input_ids"]
         responses = tokenizer([example.response for example in examples], add_special_tokens=False)["input_ids"]
-        rows = [(prompt, [*response, tokenizer.eos_token_id]) for prompt, response in zip(prompts, responses, strict=True)]
+        rows = [
+            (prompt, [*response, tokenizer.eos_token_id]) for prompt, response in zip(prompts, responses, strict=True)
+        ]
         width = max(len(prompt) + len(response) for prompt, response in rows)
 
         def pad(row: list[int], value: int) -> list[int]:

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -25,7 +26,7 @@ def terminal() -> TextIO | None:
     if sys.stderr.isatty():
         return sys.stderr
     try:
-        return open(os.environ[TTY_VARIABLE], "w")
+        return Path(os.environ[TTY_VARIABLE]).open("w")
     except (KeyError, OSError):
         return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ def seal(checkpoint: Path) -> None:
     checksums = {file.name: sha256(file) for file in checkpoint.iterdir() if file.is_file() and file.name != SEAL}
     draft = checkpoint / f".{SEAL}"
     draft.write_text(json.dumps(checksums))
-    os.replace(draft, checkpoint / SEAL)
+    draft.replace(checkpoint / SEAL)
 
 
 def last_sealed(work: Path) -> Path | None:

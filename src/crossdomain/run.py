@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -132,6 +133,37 @@ def cost_summary(run: Run) -> dict[str, Any]:
         "processor": hardware["processor"],
         "cores": hardware["cores"],
     }
+
+
+PROMOTED = (
+    *("headline.json", "costs.json", "scores.csv", "scores_over_seeds.csv", "changes.csv", "relearning.csv"),
+    *("refresh_curves.csv", "sequence_curves.csv", "against_the_paper.csv"),
+)
+
+
+def promote(run: Run) -> Path:
+    """Copy a run's small results into the project as reference results, with how they were made.
+
+    Raises:
+        FileNotFoundError: the run has not been executed.
+    """
+    source, target = run.directory / "results", paths.root() / "results" / run.profile.label
+    if not (source / "headline.json").is_file():
+        raise FileNotFoundError(f"{source} has no results yet: execute the notebook for these seeds first")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in PROMOTED:
+        if (source / name).is_file():
+            shutil.copy(source / name, target / name)
+    manifest = {
+        "parameters": run.parameters,
+        "profile": run.profile.model_dump(),
+        "base_seeds": sorted({run.profile.base_seed(seed) for seed in run.seeds}),
+        "commit": provenance.git_commit(),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+    }
+    (target / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    return target
 
 
 def provenance_box(run: Run, source: str) -> str:

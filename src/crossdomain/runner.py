@@ -86,7 +86,7 @@ def execute(selector: str, given: Mapping[str, Any]) -> Path:
                 f"{source.stem}: cell {error.cell_index} failed, at `{first}`\n"
                 f"{error.ename}: {error.evalue}\nThe notebook as far as it came: {partial}"
             ) from None
-    os.replace(partial, output)
+    partial.replace(output)
     return output
 
 

@@ -144,7 +144,7 @@ class Store:
         }
         (output / MANIFEST).write_text(json.dumps(manifest, indent=1))
         _flush(output)
-        os.replace(output, self.root / key)
+        output.replace(self.root / key)
         shutil.rmtree(partial, ignore_errors=True)
         return Artifact(key, self.root / key, manifest)
 
@@ -153,7 +153,7 @@ class Store:
         damaged.mkdir(parents=True, exist_ok=True)
         aside = damaged / f"{path.name}.{time.time_ns()}"
         with contextlib.suppress(FileNotFoundError):  # another process was faster
-            os.replace(path, aside)
+            path.replace(aside)
         return aside
 
     def _lock(self, key: str) -> FileLock:

@@ -29,7 +29,8 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from crossdomain.domains import Domain
 from crossdomain.models import load_model, load_tokenizer, stop_token_ids
@@ -169,11 +170,11 @@ def prompt_order(profile: Profile, domain: Domain, steps: int, seed: int) -> Dat
     )
 
 
-def ended_reward(domain: Domain, stop: Sequence[int]) -> Callable[..., list[float]]:
+def ended_reward(domain: Domain, stop: Sequence[int]) -> Callable[..., list[float | None]]:
     """The domain's reward, but 0 for a completion that was cut off before it ended."""
     ends = frozenset(stop)
 
-    def reward(*, completion_ids: list[list[int]], **columns: Any) -> list[float]:
+    def reward(*, completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
         scores = domain.reward(**columns)
         return [score if ids and ids[-1] in ends else 0.0 for score, ids in zip(scores, completion_ids, strict=True)]
 
@@ -217,11 +218,12 @@ def run(trainer: Trainer, work: Path) -> None:
 def save(trainer: Trainer, output: Path, work: Path) -> None:
     """Leave model, tokenizer, snapshots and the tidy log of a finished trainer in `output`."""
     model: Any = trainer.model
+    tokenizer: Any = trainer.processing_class
     model.generation_config = transformers.GenerationConfig(
-        eos_token_id=trainer.processing_class.eos_token_id, pad_token_id=trainer.processing_class.pad_token_id
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     model.save_pretrained(output)
-    trainer.processing_class.save_pretrained(output)
+    tokenizer.save_pretrained(output)
     rows = [row for row in trainer.state.log_history if "loss" in row]
     columns = {new: [row.get(old) for row in rows] for old, new in COLUMNS.items() if rows and old in rows[0]}
     pd.DataFrame(columns).to_csv(output / "training.csv", index=False)

@@ -67,7 +67,7 @@ def score_table(table: pd.DataFrame, titles: dict[str, str]) -> str:
     order = list(dict.fromkeys(shown["title"]))
     wide = shown.pivot(index="role", columns=["decoding", "title"], values="text")
     wide = wide.loc[list(dict.fromkeys(table["role"])), [(d, t) for d in (TEMPERATURE_1, GREEDY) for t in order]]
-    wide = wide.rename_axis(index=None, columns=[None, None])
+    wide = wide.rename_axis(index=None, columns=["", ""])
     kind = "mean ± standard deviation over seeds" if table["seeds"].max() > 1 else "95 % interval over prompts"
     return f'<div class="scroll">{wide.to_html(border=0)}</div><p class="caption">Scores in points: {kind}.</p>'
 
@@ -106,10 +106,11 @@ def story(curves: pd.DataFrame, titles: dict[str, str]) -> str:
     sentences = []
     for domain, title in titles.items():
         line = mean[mean["domain"] == domain].sort_values("total")
-        best = line.loc[line["score"].idxmax()]
+        best = line.sort_values("score").iloc[-1]
         first, last = line.iloc[0]["score"], line.iloc[-1]["score"]
         sentences.append(
-            f"{title} starts at {first:.1f}, is best at {best['score']:.1f} (step {best['total']:.0f}) and ends at {last:.1f}."
+            f"{title} starts at {first:.1f}, is best at {best['score']:.1f} (step {best['total']:.0f}) and "
+            f"ends at {last:.1f}."
         )
     return " ".join(sentences)
 
@@ -123,7 +124,9 @@ def gave_and_took(changes: pd.DataFrame, profile: Profile, titles: dict[str, str
         for domain in [trained, *(d for d in titles if d != trained)]:
             interval, greedy = change(changes, step, domain), change(changes, step, domain, GREEDY)
             mark = "" if sure(interval) else ", not distinguishable from 0"
-            parts.append(f"{titles[domain]} {points(interval, sign=True)} ({greedy.value:+.1f}){mark}".replace("-", "−"))
+            parts.append(
+                f"{titles[domain]} {points(interval, sign=True)} ({greedy.value:+.1f}){mark}".replace("-", "−")
+            )
         lines.append(f"* **{step}** gives {parts[0]}; " + "; ".join(parts[1:]) + ".")
     lifts = [change(changes, step, trained) for step, trained in zip(steps, profile.stages, strict=True)]
     lifted = [titles[d] for d, lift in zip(profile.stages, lifts, strict=True) if lift.low > 0]
@@ -204,7 +207,7 @@ def in_short(headline: dict[str, Any]) -> str:
     return (
         f"{headline['refreshed_domain']} rises to {headline['peak']} points, falls to {headline['damaged']} after the "
         f"later stages ({headline['damage']} points) and is back at {headline['refreshed']} after "
-        f"{headline['refresh_steps']} steps of refresh ({headline['refresh_gain']}); the average over the domains goes from "
-        f"{headline['average_damaged']} to {headline['average_refreshed']}. Greedy: {headline['peak_greedy']} → "
+        f"{headline['refresh_steps']} steps of refresh ({headline['refresh_gain']}); the average over the domains goes "
+        f"from {headline['average_damaged']} to {headline['average_refreshed']}. Greedy: {headline['peak_greedy']} → "
         f"{headline['damaged_greedy']} → {headline['refreshed_greedy']}."
     )

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-
 ROOT = Path(__file__).parents[2]
 PAGES = ("book/index", "book/reproduce", "book/domains", "book/references", "notebooks/01_staged_training")
 
@@ -53,7 +52,9 @@ def results(built: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    executable = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    executable = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    )
     if executable is None:
         if "CROSSDOMAIN_REQUIRE_BROWSER" in os.environ:
             pytest.fail("no Chromium found, and CROSSDOMAIN_REQUIRE_BROWSER is set")
@@ -109,7 +110,9 @@ def test_the_provenance_box_links_the_source(html: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_pages_load_nothing_from_the_network_and_do_not_scroll_sideways(html: Path, browser: Browser, width: int) -> None:
+def test_pages_load_nothing_from_the_network_and_do_not_scroll_sideways(
+    html: Path, browser: Browser, width: int
+) -> None:
     page: Page = browser.new_page(viewport={"width": width, "height": 900})
     asked: list[str] = []
     faults: list[str] = []
@@ -132,5 +135,3 @@ def test_each_seed_has_an_executed_notebook_of_its_own(built: Path) -> None:
             (built / "runs" / "smoke" / f"seed-{seed}" / "notebooks" / "01_staged_training.ipynb").read_text()
         )
         assert executed["metadata"]["papermill"]["parameters"] == {"profile": "smoke", "seeds": str(seed)}
-
-

@@ -51,7 +51,9 @@ class Facts(Domain):
 def _splits() -> dict[str, list[Item]]:
     rng = np.random.default_rng(2606)
     consonants, vowels = "bdfgklmnpstvz", "aeiou"
-    entities = shuffled(["".join(letters) for letters in product(consonants, vowels, consonants)], "entities")[:ENTITIES]
+    entities = shuffled(["".join(letters) for letters in product(consonants, vowels, consonants)], "entities")[
+        :ENTITIES
+    ]
     values = [consonant + vowels[rng.integers(len(vowels))] for consonant in consonants]
     facts = shuffled([(e, r, values[rng.integers(len(values))]) for e in entities for r in RELATIONS], "facts")
     splits: dict[str, list[Item]] = {}
