@@ -56,7 +56,7 @@ from crossdomain.resume import SealCallback
 from crossdomain.store import Store
 from crossdomain.training import ended_reward, grpo_config, prompt_order, quiet, run
 
-Reward = Callable[..., list[float]]
+Reward = Callable[..., list[float | None]]
 
 GENERATION = "generation"
 TEXT = "tokenising and decoding"
@@ -388,10 +388,10 @@ def check(task: Task, model: PreTrainedModel) -> dict[str, Any]:
     responses: dict[str, list[Any]] = {"trl": [], "bare": []}
 
     def reward(name: str) -> Reward:
-        def watched(*, completions: list[str], completion_ids: list[list[int]], **columns: Any) -> list[float]:
+        def watched(*, completions: list[str], completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
             responses[name].append(completion_ids)
             scores = earned(completions=completions, completion_ids=completion_ids, **columns)
-            return [s + zlib.crc32(text.encode()) % 8 / 8 for s, text in zip(scores, completions, strict=True)]
+            return [(s or 0.0) + zlib.crc32(text.encode()) % 8 / 8 for s, text in zip(scores, completions, strict=True)]
 
         return watched
 
