@@ -15,6 +15,7 @@ PIP_OPTIONS ?=
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 BIN := $(VENV)/bin
+export PATH := $(abspath $(BIN)):$(PATH)
 INSTALLED := $(VENV)/.crossdomain-installed
 SNAKEMAKE = $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(JOBS) --quiet rules \
 	--config profile="$(PROFILE)" seeds="$(SEEDS)"

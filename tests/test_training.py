@@ -20,7 +20,7 @@ from crossdomain.lineage import Checkpoint, Lineage
 from crossdomain.models import tiny_tokenizer
 from crossdomain.pretraining import Demonstrations, Gate, _batched
 from crossdomain.profiles import Profile, load_profile
-from crossdomain.store import Artifact, Store, sha256
+from crossdomain.store import Artifact, Store, StoreError, sha256
 from crossdomain.training import ended_reward, prompt_order
 
 # --- Rewards and prompts ---
@@ -175,22 +175,22 @@ def test_a_run_interrupted_by_an_error_resumes_in_the_same_process(
     """As after a full disk in a notebook: the random state is then whatever the first try left."""
     caplog.set_level(logging.INFO, "crossdomain.training")
     lineage = Lineage(smoke, 0, store_with_base)
-    scored = 0
-    score = lineage.domains["cw"].score
+    score, scored, room = lineage.domains["cw"].score, 0, 5 * smoke.batch_size
 
-    def fail_in_step_six(response: str, target: str) -> float:
+    def score_while_there_is_room(response: str, target: str) -> float:
         nonlocal scored
         scored += 1
-        if scored > 5 * smoke.batch_size:
+        if scored > room:
             raise RuntimeError("No space left on device (os error 28)")
         return score(response, target)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(lineage.domains["cw"], "score", fail_in_step_six)
-        with pytest.raises(RuntimeError, match="no space left on the disk"):
-            lineage.checkpoint("cw")
+    monkeypatch.setattr(lineage.domains["cw"], "score", score_while_there_is_room)
+    with pytest.raises(StoreError, match="no space left on the disk"):
+        lineage.checkpoint("cw")
+    scored, room = 0, 24 * smoke.batch_size
     assert contents(lineage.checkpoint("cw").artifact) == contents(cw.artifact)
     assert "resuming from step 4 of an interrupted run" in caplog.messages
+    assert scored == 20 * smoke.batch_size
 
 
 # --- The base ---
