@@ -95,6 +95,9 @@ HTML(paper.REPORTED.to_html(float_format="{:.2f}".format, index_names=False, bor
 comparison = run.keep("against_the_paper", interference.against_the_paper(run.lineages, plan, scores))
 HTML(words.comparison(comparison))
 
+# %% tags=["hide-input"]
+Markdown(words.agreement(comparison, table))
+
 # %% [markdown]
 # ## The whole story along the steps
 #

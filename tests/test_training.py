@@ -175,22 +175,23 @@ def test_a_run_interrupted_by_an_error_resumes_in_the_same_process(
     """As after a full disk in a notebook: the random state is then whatever the first try left."""
     caplog.set_level(logging.INFO, "crossdomain.training")
     lineage = Lineage(smoke, 0, store_with_base)
-    score, scored, room = lineage.domains["cw"].score, 0, 5 * smoke.batch_size
+    domain = lineage.domains["cw"]
+    score, scored, room = domain.score, list[str](), 5 * smoke.batch_size
 
     def score_while_there_is_room(response: str, target: str) -> float:
-        nonlocal scored
-        scored += 1
-        if scored > room:
+        scored.append(target)
+        if len(scored) > room:
             raise RuntimeError("No space left on device (os error 28)")
         return score(response, target)
 
-    monkeypatch.setattr(lineage.domains["cw"], "score", score_while_there_is_room)
+    monkeypatch.setattr(domain, "score", score_while_there_is_room)
     with pytest.raises(StoreError, match="no space left on the disk"):
         lineage.checkpoint("cw")
-    scored, room = 0, 24 * smoke.batch_size
+    scored, room = [], 24 * smoke.batch_size
     assert contents(lineage.checkpoint("cw").artifact) == contents(cw.artifact)
     assert "resuming from step 4 of an interrupted run" in caplog.messages
-    assert scored == 20 * smoke.batch_size
+    order = [row["target"] for row in prompt_order(smoke, domain, 24, 0).to_list() for _ in range(smoke.generations)]
+    assert scored == order[4 * smoke.batch_size :]
 
 
 # --- The base ---

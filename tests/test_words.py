@@ -51,7 +51,26 @@ def test_a_refresh_that_does_not_is_said_not_to() -> None:
 
 def test_stages_without_a_sure_lift_are_named() -> None:
     changes = planted(12, 1)
-    changes.loc[(changes["step"] == "QA") & (changes["domain"] == "qa"), "change"] = [-3.0, 0.0, 3.0]
+    changes.loc[(changes["step"] == "QA") & (changes["domain"] == "qa"), "change"] = [-3.0, 0.0, 3.0] * 2  # T = 1 and greedy
     text = words.gave_and_took(changes, PROFILE, TITLES)
     assert text.endswith("in Code, Math, CW; not in QA.")
     assert "not distinguishable from 0" in text
+
+
+def compared(refreshed: float) -> pd.DataFrame:
+    values = {"math_peak": (66.49, 72.0), "math_damaged": (57.66, 62.0), "math_refreshed": (66.04, refreshed)}
+    return pd.DataFrame([{"quantity": q, "paper": p, "here": h, "greedy": h} for q, (p, h) in values.items()])
+
+
+def averages(refreshed: float, control: float) -> pd.DataFrame:
+    rows = {"base": 30.0, "refresh Math": refreshed, "control: refresh Code": control}
+    return pd.DataFrame([{"role": r, "split": "test", "decoding": "T=1", "score": v} for r, v in rows.items()])
+
+
+def test_agreement_and_disagreement_with_the_paper_are_both_said() -> None:
+    good = words.agreement(compared(71.0), averages(60, 55))
+    assert "returns 95 % of them; here they take 10.0 and it returns 90 %" in good
+    assert "not** agree" not in good
+    bad = words.agreement(compared(60.0), averages(55, 60))
+    assert bad.count("does **not** agree") == 3
+    assert "“control: refresh Code” (60.0)" in bad

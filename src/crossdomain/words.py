@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crossdomain import evaluation, stats
+from crossdomain import evaluation, paper, stats
 from crossdomain.evaluation import GREEDY, TEMPERATURE_1
 from crossdomain.lineage import Lineage
 from crossdomain.profiles import Profile
@@ -50,7 +50,10 @@ def learning(logs: pd.DataFrame, titles: dict[str, str]) -> str:
             f"* **{role}** (trains {trained}): mean reward {first:.1f} → {last:.1f} points; {silent:.0f} % of the groups "
             "had equal rewards and taught nothing."
         )
-    return "\n".join(sentences)
+    head = (
+        "**The paper** shows no training curves. **We measured** the mean reward in the first and last tenth of the steps:"
+    )
+    return "\n".join([head, "", *sentences])
 
 
 def score_table(table: pd.DataFrame, titles: dict[str, str]) -> str:
@@ -100,6 +103,33 @@ def comparison(found: pd.DataFrame) -> str:
     return f'<div class="scroll">{shown.to_html(border=0)}</div>'
 
 
+def agreement(found: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Where our pattern agrees with the paper's and where it does not: loss, recovery, and which policy is best."""
+    if found.empty:
+        return ""
+    rows = found.set_index("quantity")
+    lines = []
+    for column, decoding in (("here", "T = 1"), ("greedy", "greedy")):
+        lost = {who: rows.loc["math_peak", who] - rows.loc["math_damaged", who] for who in ("paper", column)}
+        back = {who: rows.loc["math_refreshed", who] - rows.loc["math_damaged", who] for who in ("paper", column)}
+        shares = {who: f"{100 * back[who] / lost[who]:.0f} %" if lost[who] > 0 else "nothing" for who in lost}
+        agrees = lost[column] > 0 and back[column] > 0
+        lines.append(
+            f"* **{decoding}**: in the paper the later stages take {lost['paper']:.1f} points and the refresh returns "
+            f"{shares['paper']} of them; here they take {lost[column]:.1f} and it returns {shares[column]}. The pattern "
+            f"{'agrees' if agrees else 'does **not** agree'}."
+        )
+    main = table[(table["split"] == "test") & (table["decoding"] == TEMPERATURE_1)]
+    averages = main.groupby("role", sort=False)["score"].mean().sort_values()
+    best, refreshed = str(averages.index[-1]), str(next(role for role in averages.index if role.startswith("refresh ")))
+    verdict = "That agrees." if best == refreshed else "That does **not** agree."
+    lines.append(
+        f"* In the paper the refreshed policy has the best average of all. Here the best average at T = 1 is that of "
+        f"“{best}” ({averages.iloc[-1]:.1f}); “{refreshed}” has {averages[refreshed]:.1f}. {verdict}"
+    )
+    return "\n".join(lines)
+
+
 def story(curves: pd.DataFrame, titles: dict[str, str]) -> str:
     """Start, best and end of every domain along the whole run, means over seeds."""
     mean = curves.groupby(["domain", "total"], sort=False)["score"].mean().reset_index()
@@ -117,7 +147,11 @@ def story(curves: pd.DataFrame, titles: dict[str, str]) -> str:
 
 def gave_and_took(changes: pd.DataFrame, profile: Profile, titles: dict[str, str]) -> str:
     """What every stage changed in the domain it trains and in the others."""
-    lines = ["**What we measured**, change in points at T = 1 (greedy in brackets):\n"]
+    total = paper.value("math_peak") - paper.value("math_damaged")
+    lines = [
+        f"**The paper** reports that the stages after Math take {total:.2f} points of it, without intervals. "
+        "**What we measured**, change in points at T = 1 (greedy in brackets):\n"
+    ]
     steps = list(dict.fromkeys(changes["step"]))[: len(profile.stages)]
     for step, trained in zip(steps, profile.stages, strict=True):
         parts = []
