@@ -93,7 +93,8 @@ def train(lineage: Lineage, part: str = "all") -> None:
     lineage.checkpoint(BASE)
     if part in ("experts", "all"):
         for name in expert_names(lineage):
-            evaluation.scores(lineage, name)
+            if name not in lineage.sequence:  # the first stage is an expert, too, and belongs to the sequence
+                evaluation.scores(lineage, name)
     if part in ("sequence", "all"):
         for name in [*lineage.sequence, *refresh_names(lineage), *control_names(lineage)]:
             evaluation.scores(lineage, name)
