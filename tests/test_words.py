@@ -51,7 +51,11 @@ def test_a_refresh_that_does_not_is_said_not_to() -> None:
 
 def test_stages_without_a_sure_lift_are_named() -> None:
     changes = planted(12, 1)
-    changes.loc[(changes["step"] == "QA") & (changes["domain"] == "qa"), "change"] = [-3.0, 0.0, 3.0] * 2  # T = 1 and greedy
+    changes.loc[(changes["step"] == "QA") & (changes["domain"] == "qa"), "change"] = [
+        -3.0,
+        0.0,
+        3.0,
+    ] * 2  # T = 1 and greedy
     text = words.gave_and_took(changes, PROFILE, TITLES)
     assert text.endswith("in Code, Math, CW; not in QA.")
     assert "not distinguishable from 0" in text

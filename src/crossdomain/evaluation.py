@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,17 @@ SAMPLING_SEED = 7
 TEMPERATURE_1, GREEDY = "T=1", "greedy"
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """What an evaluation covers: splits of each domain, prompts of a split at most, sampled responses a prompt."""
+
+    purpose: str
+    splits: dict[str, list[str]]
+    prompts: int
+    samples: int
+    greedy: bool = False
+
+
 def test_splits(domain: Domain) -> list[str]:
     """The splits a domain is reported on."""
     return ["test", *domain.extra_tests]
@@ -40,12 +52,13 @@ def scores(lineage: Lineage, name: str) -> pd.DataFrame:
     """
     profile = lineage.profile
     splits = {domain_name: test_splits(domain) for domain_name, domain in lineage.domains.items()}
-    return _evaluated(lineage, name, "test", splits, profile.test_prompts, greedy=True)
+    return _evaluated(lineage, name, Protocol("test", splits, profile.test_prompts, profile.samples, greedy=True))
 
 
 def dev_score(lineage: Lineage, name: str, domain: str) -> float:
     """Mean score at temperature 1 on one domain's development split, for choices that must not see the test split."""
-    found = _evaluated(lineage, name, f"dev-{domain}", {domain: ["dev"]}, 500, greedy=False)
+    protocol = Protocol(f"dev-{domain}", {domain: ["dev"]}, 500, lineage.profile.samples)
+    found = _evaluated(lineage, name, protocol)
     return float(found["score"].mean())
 
 
@@ -53,16 +66,17 @@ def curve(lineage: Lineage, name: str) -> pd.DataFrame:
     """Mean scores at temperature 1 on every domain along a stage: its start, its snapshots and its end.
 
     Returns:
-        A row a point: `step`, `domain`, `score` (on the first `curve_prompts` test prompts).
+        A row a point: `step`, `domain`, `score` (on the first `curve_prompts` test prompts, one sample each).
     """
     stage = lineage.stage(name)
     points = [(0, stage.parent)]
     points += [(step, f"{name}@{step}") for step in lineage.checkpoint(name).snapshots()]
     points += [(stage.steps, name)]
     splits = {domain: ["test"] for domain in lineage.domains}
+    protocol = Protocol("curve", splits, lineage.profile.curve_prompts, samples=1)
     rows = []
     for step, point in points:
-        found = _evaluated(lineage, point, "curve", splits, lineage.profile.curve_prompts, greedy=False)
+        found = _evaluated(lineage, point, protocol)
         rows.append(found.groupby("domain", sort=False)["score"].mean().reset_index().assign(step=step))
     return pd.concat(rows, ignore_index=True)[["step", "domain", "score"]]
 
@@ -113,18 +127,14 @@ def grouped(scores: pd.Series) -> Iterator[tuple[tuple[str, str, str], pd.Series
         yield (domain, split, decoding), values
 
 
-def _evaluated(
-    lineage: Lineage, name: str, purpose: str, splits: dict[str, list[str]], prompts: int, *, greedy: bool
-) -> pd.DataFrame:
+def _evaluated(lineage: Lineage, name: str, protocol: Protocol) -> pd.DataFrame:
     profile, checkpoint = lineage.profile, lineage.checkpoint(name)
     inputs = {
         "kind": "evaluation",
         "checkpoint": checkpoint.key,
-        "domains": {name: domain_inputs(lineage.domains[name]) for name in splits},
-        "splits": splits,
-        "prompts": prompts,
-        "greedy": greedy,
-        "settings": profile.subset("samples", "prompt_template", "evaluation_batch"),
+        "domains": {domain: domain_inputs(lineage.domains[domain]) for domain in protocol.splits},
+        "protocol": asdict(protocol),
+        "settings": profile.subset("prompt_template", "evaluation_batch"),
         "versions": provenance.versions(("torch", "transformers", "tokenizers")),
         "code": provenance.code_fingerprint(generation, sys.modules[__name__]),
     }
@@ -133,17 +143,17 @@ def _evaluated(
         quiet()
         model, tokenizer = checkpoint.model(), checkpoint.tokenizer()
         frames = [
-            _split_scores(model, tokenizer, profile, lineage.domains[name], split, prompts, greedy).assign(
-                domain=name, split=split
+            _split_scores(model, tokenizer, profile, lineage.domains[domain], split, protocol).assign(
+                domain=domain, split=split
             )
-            for name, names in splits.items()
-            for split in names
+            for domain, splits in protocol.splits.items()
+            for split in splits
         ]
         columns = ["domain", "split", "decoding", "estimate", "item", "sample", "score", "response"]
         pd.concat(frames, ignore_index=True)[columns].to_csv(output / "scores.csv", index=False)
 
-    artifact = lineage.store.get(f"evaluation-{purpose}-{name}-seed{lineage.seed}", inputs, make)
-    lineage.refer(f"evaluation-{purpose}-{name}", artifact)
+    artifact = lineage.store.get(f"evaluation-{protocol.purpose}-{name}-seed{lineage.seed}", inputs, make)
+    lineage.refer(f"evaluation-{protocol.purpose}-{name}", artifact)
     return pd.read_csv(artifact.path / "scores.csv", dtype={"response": str}, keep_default_na=False)
 
 
@@ -153,10 +163,9 @@ def _split_scores(
     profile: Profile,
     domain: Domain,
     split: str,
-    prompts: int,
-    greedy: bool,
+    protocol: Protocol,
 ) -> pd.DataFrame:
-    items = domain.items(split)[:prompts]
+    items = domain.items(split)[: protocol.prompts]
     options: dict[str, Any] = {
         "prompts": [profile.prompt(item.prompt, item.prefill) for item in items],
         "max_new_tokens": domain.max_new_tokens,
@@ -173,7 +182,7 @@ def _split_scores(
         ]
     else:
         sampled = generation.generate(
-            model, tokenizer, **options, samples=profile.samples, temperature=1.0, seed=SAMPLING_SEED
+            model, tokenizer, **options, samples=protocol.samples, temperature=1.0, seed=SAMPLING_SEED
         )
         rows += [
             {
@@ -187,7 +196,7 @@ def _split_scores(
             for i, (item, responses) in enumerate(zip(items, sampled, strict=True))
             for k, response in enumerate(responses)
         ]
-    if greedy:
+    if protocol.greedy:
         for i, (item, responses) in enumerate(
             zip(items, generation.generate(model, tokenizer, **options), strict=True)
         ):

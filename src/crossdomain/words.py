@@ -50,9 +50,7 @@ def learning(logs: pd.DataFrame, titles: dict[str, str]) -> str:
             f"* **{role}** (trains {trained}): mean reward {first:.1f} → {last:.1f} points; {silent:.0f} % of the groups "
             "had equal rewards and taught nothing."
         )
-    head = (
-        "**The paper** shows no training curves. **We measured** the mean reward in the first and last tenth of the steps:"
-    )
+    head = "**The paper** shows no training curves. **We measured** the mean reward in the first and last tenth of the steps:"
     return "\n".join([head, "", *sentences])
 
 
@@ -107,11 +105,13 @@ def agreement(found: pd.DataFrame, table: pd.DataFrame) -> str:
     """Where our pattern agrees with the paper's and where it does not: loss, recovery, and which policy is best."""
     if found.empty:
         return ""
-    rows = found.set_index("quantity")
+    scores: dict[str, dict[str, float]] = {
+        who: dict(zip(found["quantity"], found[who].astype(float), strict=True)) for who in ("paper", "here", "greedy")
+    }
     lines = []
     for column, decoding in (("here", "T = 1"), ("greedy", "greedy")):
-        lost = {who: rows.loc["math_peak", who] - rows.loc["math_damaged", who] for who in ("paper", column)}
-        back = {who: rows.loc["math_refreshed", who] - rows.loc["math_damaged", who] for who in ("paper", column)}
+        lost = {who: scores[who]["math_peak"] - scores[who]["math_damaged"] for who in ("paper", column)}
+        back = {who: scores[who]["math_refreshed"] - scores[who]["math_damaged"] for who in ("paper", column)}
         shares = {who: f"{100 * back[who] / lost[who]:.0f} %" if lost[who] > 0 else "nothing" for who in lost}
         agrees = lost[column] > 0 and back[column] > 0
         lines.append(
