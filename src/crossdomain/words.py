@@ -50,7 +50,7 @@ def learning(logs: pd.DataFrame, titles: dict[str, str]) -> str:
             f"* **{role}** (trains {trained}): mean reward {first:.1f} → {last:.1f} points; {silent:.0f} % of the groups "
             "had equal rewards and taught nothing."
         )
-    head = "**The paper** shows no training curves. **We measured** the mean reward in the first and last tenth of the steps:"
+    head = "**The paper** shows no training curves. **We measured** the mean reward of the first and the last tenth:"
     return "\n".join([head, "", *sentences])
 
 
