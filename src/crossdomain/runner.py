@@ -79,6 +79,7 @@ def execute(selector: str, given: Mapping[str, Any]) -> Path:
                 progress_bar=False,
                 log_output=True,
                 cwd=str(paths.root()),
+                extra_arguments=["--IPKernelApp.log_level=40"],  # errors alone: a local kernel over TCP is no news
             )
         except PapermillExecutionError as error:
             first = next((line for line in error.source.splitlines() if line.strip()), "")
@@ -162,5 +163,4 @@ def _pass_terminal_on() -> None:
     handler.setLevel(logging.WARNING)  # papermill hands on what a cell writes to stderr as warnings
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.terminator = ""
-    handler.addFilter(lambda record: "IPKernelApp" not in record.getMessage())
     kernel.addHandler(handler)
