@@ -27,9 +27,9 @@ refresh_steps: int = -1  # RL steps of the refresh; -1: the profile's
 overrides: str = ""  # any other settings of the profile, separated by blanks, as in the command line
 
 # %% tags=["hide-input"]
-from IPython.display import HTML, Markdown
+from IPython.display import HTML, Markdown, display
 
-from crossdomain import evaluation, interference, paper, plots, words
+from crossdomain import evaluation, interference, plots, words
 from crossdomain.run import open_run, provenance_box
 
 plots.theme()
@@ -56,63 +56,62 @@ plan = interference.plan(run.lineages)
 # %% tags=["hide-input"]
 trained = {role: names for role, names in {**plan.sequence, **plan.experts}.items() if role != "base"}
 logs = run.keep("training", interference.training_logs(run.lineages, trained))
-plots.show(
-    plots.learning_curves(logs, titles),
-    "Learning curves: mean reward against RL steps, one panel for each stage and expert.",
-    run.figure("learning_curves"),
+display(
+    plots.show(
+        plots.learning_curves(logs, titles),
+        "Learning curves: mean reward against RL steps, one panel for each stage and expert.",
+        run.figure("learning_curves"),
+    ),
+    Markdown(words.learning(logs, titles)),
 )
-
-# %% tags=["hide-input"]
-Markdown(words.learning(logs, titles))
 
 # %% [markdown]
 # ## Every score on every domain
 #
 # Scores are in points (0 to 100) on prompts that were never trained on. *T = 1* samples from the policy itself: the
 # quantity that reinforcement learning raises, computed exactly where one answer is right. *Greedy* takes the likeliest
-# token. Intervals are 95 %: over seeds where there are several, over prompts where there is one.
+# token. Intervals are 95 %: over seeds where there are several, over prompts where there is one. Base models differ in how
+# much they know, so intervals of levels over few seeds are wide and can pass the ends of the scale; those of changes, which
+# are paired, are what tells.
 
 # %% tags=["hide-input"]
 scores = run.keep("scores", evaluation.summary(run.lineages, plan.all()))
 table = run.keep("scores_over_seeds", interference.over_seeds(scores))
-HTML(words.score_table(table, titles))
-
-# %% tags=["hide-input"]
-plots.show(
-    plots.score_heatmap(table[table["role"].isin([*plan.sequence, *list(plan.refreshes)[:1]])], titles),
-    "Heatmap of scores: a row for each stage of the sequence, a column for each domain, at T = 1 and greedy. "
-    + words.score_summary(table, titles),
-    run.figure("scores"),
+shown = table[table["role"].isin([*plan.sequence, *list(plan.refreshes)[:1]])]
+display(
+    HTML(words.score_table(table, titles)),
+    plots.show(
+        plots.score_heatmap(shown, titles),
+        "Heatmap of scores: a row for each stage of the sequence, a column for each domain, at T = 1 and greedy. "
+        + words.score_summary(shown, titles),
+        run.figure("scores"),
+    ),
 )
 
 # %% [markdown]
 # **The paper** gives these numbers for a model of 4 billion parameters. It reports one run, without intervals.
 
 # %% tags=["hide-input"]
-HTML(paper.REPORTED.to_html(float_format="{:.2f}".format, index_names=False, border=0))
-
-# %% tags=["hide-input"]
 comparison = run.keep("against_the_paper", interference.against_the_paper(run.lineages, plan, scores))
-HTML(words.comparison(comparison))
-
-# %% tags=["hide-input"]
-Markdown(words.agreement(comparison, table))
+display(HTML(words.comparison(comparison)), Markdown(words.agreement(comparison, table)))
 
 # %% [markdown]
 # ## The whole story along the steps
 #
-# Held-out scores of all domains at every snapshot of the sequence and of the refresh. Bands show what is being trained.
+# Held-out scores of all domains at every snapshot of the sequence and of the refresh. Bands show what is being trained. The
+# paper shows no such curves; its claim is that a domain falls while others are trained, and rises at once when refreshed.
 
 # %% tags=["hide-input"]
 curves = run.keep("sequence_curves", interference.sequence_curves(run.lineages))
-plots.show(
-    plots.sequence_story(curves, titles),
-    "Held-out score of every domain along all RL steps of the sequence and the refresh. " + words.story(curves, titles),
-    run.figure("story"),
+display(
+    plots.show(
+        plots.sequence_story(curves, titles),
+        "Held-out score of every domain along all RL steps of the sequence and the refresh. "
+        + words.story(curves, titles),
+        run.figure("story"),
+    ),
+    Markdown(words.story(curves, titles)),
 )
-
-# %% tags=["hide-input"]
-Markdown(words.story(curves, titles))
 
 # %% [markdown]
 # ## What each stage gave and took
@@ -123,14 +122,14 @@ Markdown(words.story(curves, titles))
 changes = run.keep("changes", interference.changes(run.lineages, interference.steps_of(plan)))
 at_1 = changes[(changes["split"] == "test") & (changes["decoding"] == evaluation.TEMPERATURE_1)]
 steps = [*interference.steps_of(plan)][: len(plan.sequence) - 1 + bool(plan.refreshes)]
-plots.show(
-    plots.gave_and_took(at_1[at_1["step"].isin(steps)], titles),
-    "Arrows from the score before each stage to the score after it, for every domain.",
-    run.figure("gave_and_took"),
+display(
+    plots.show(
+        plots.gave_and_took(at_1[at_1["step"].isin(steps)], titles),
+        "Arrows from the score before each stage to the score after it, for every domain.",
+        run.figure("gave_and_took"),
+    ),
+    Markdown(words.gave_and_took(changes, run.profile, titles)),
 )
-
-# %% tags=["hide-input"]
-Markdown(words.gave_and_took(changes, run.profile, titles))
 
 # %% [markdown]
 # ## The refresh, and what it owes to being one
@@ -145,30 +144,27 @@ Markdown(words.gave_and_took(changes, run.profile, titles))
 
 # %% tags=["hide-input"]
 if plan.refreshes:
-    trajectories = run.keep("refresh_curves", interference.refresh_curves(run.lineages, plan))
     domain = run.profile.refresh
-    figure = plots.show(
-        plots.refresh_trajectories(trajectories, domain, titles),
-        f"Score of {titles[domain]} along each refresh, and of every domain along the refresh of {titles[domain]}.",
-        run.figure("refresh"),
+    trajectories = run.keep("refresh_curves", interference.refresh_curves(run.lineages, plan))
+    relearning = run.keep("relearning", interference.relearning(run.lineages))
+    display(
+        plots.show(
+            plots.refresh_trajectories(trajectories, domain, titles),
+            f"Score of {titles[domain]} along each refresh, and of every domain along the refresh of {titles[domain]}.",
+            run.figure("refresh"),
+        ),
+        plots.show(
+            plots.refresh_gains(at_1[at_1["step"].isin([*plan.refreshes, *plan.controls])], domain, titles),
+            f"Change of {titles[domain]} under the refresh and under each control, a dot a seed.",
+            run.figure("refresh_gains"),
+        ),
+        Markdown(words.refresh(changes, relearning, run.profile, titles)),
     )
 else:
-    figure = Markdown("*No stage follows the refreshed domain's own in this run: there is nothing to recover from.*")
-figure
-
-# %% tags=["hide-input"]
-refreshes = at_1[at_1["step"].isin([*plan.refreshes, *plan.controls])]
-if plan.refreshes:
-    figure = plots.show(
-        plots.refresh_gains(refreshes, run.profile.refresh, titles),
-        f"Change of {titles[run.profile.refresh]} under the refresh and under each control, a dot a seed.",
-        run.figure("refresh_gains"),
+    display(
+        Markdown("*No stage follows the refreshed domain's own in this run: there is nothing to recover from.*"),
+        Markdown(words.lift(changes, titles)),
     )
-    relearning = run.keep("relearning", interference.relearning(run.lineages))
-figure if plan.refreshes else None
-
-# %% tags=["hide-input"]
-Markdown(words.refresh(changes, relearning, run.profile, titles) if plan.refreshes else words.lift(changes, titles))
 
 # %% [markdown]
 # ## What the policy answers

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
-import time
 from collections import Counter
 
 import numpy as np
@@ -122,7 +122,6 @@ def test_what_is_saved_generates_to_the_end_of_sequence_alone(cw: Checkpoint) ->
 
 # --- Killed and resumed ---
 
-SEALS = ".partial/*/work/checkpoint-*/sealed.json"
 TRAIN = """
 import logging, sys
 from crossdomain.lineage import Lineage
@@ -133,32 +132,39 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 root, name = sys.argv[1:]
 Lineage(load_profile("smoke", {"steps.cw": 24}), 0, Store(root)).checkpoint(name)
 """
+# The process kills itself, since a test that polls from outside can be too late on a busy machine.
+DIE_AFTER_STEP_FOUR = """
+import os, signal, sys, threading, time
+from pathlib import Path
+
+def die():
+    def sealed():
+        return Path(sys.argv[1]).glob(".partial/*/work/checkpoint-*/sealed.json")
+    while not any(int(seal.parent.name.partition("-")[2]) >= 4 for seal in sealed()):
+        time.sleep(0.002)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+threading.Thread(target=die, daemon=True).start()
+"""
 
 
 @pytest.mark.parametrize("name", ["cw", "base"])
 def test_a_killed_run_ends_in_the_bytes_of_an_uninterrupted_one(
-    name: str,
-    lineage: Lineage,
-    store: Store,
-    base: Checkpoint,
-    request: pytest.FixtureRequest,
-    start_python: StartPython,
+    name: str, lineage: Lineage, store: Store, request: pytest.FixtureRequest, start_python: StartPython
 ) -> None:
+    expected = lineage.checkpoint(name)
     if name != "base":
-        store = request.getfixturevalue("store_with_base")
-    killed = start_python(TRAIN, store.root, name)
-    while not any(int(seal.parent.name.partition("-")[2]) >= 4 for seal in store.root.glob(SEALS)):
-        assert killed.poll() is None, f"ended before it could be killed: {killed.communicate()}"
-        time.sleep(0.002)
-    killed.kill()
-    assert killed.wait() == -signal.SIGKILL
-    assert store.leftovers() != []
+        request.getfixturevalue("store_with_base")
+    killed = start_python(DIE_AFTER_STEP_FOUR + TRAIN, store.root, name)
+    _, log = killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, log
+    assert [path.name for path in store.leftovers()] == [expected.artifact.key]
 
     resumed = start_python(TRAIN, store.root, name)
     _, log = resumed.communicate()
     assert resumed.returncode == 0, log
-    assert "resuming from step " in log
-    found, expected = Lineage(lineage.profile, 0, store).checkpoint(name), lineage.checkpoint(name)
+    assert int(re.search(r"resuming from step (\d+) of an interrupted run", log)[1]) >= 4
+    found = Lineage(lineage.profile, 0, store).checkpoint(name)
     assert found.key == expected.key
     assert contents(found.artifact) == contents(expected.artifact)
     pd.testing.assert_frame_equal(log_without_times(found.artifact), log_without_times(expected.artifact))

@@ -230,11 +230,12 @@ def relearning(lineages: Sequence[Lineage]) -> pd.DataFrame:
     """Steps of first learning and of the refresh for the same points of the refreshed domain.
 
     The refresh goes from the damaged score to the refreshed one; first learning passes both on its own curve, where steps
-    are interpolated linearly. A score the first learning starts above or never reaches gives NaN.
+    are interpolated linearly. Where it never reaches the refreshed score it is counted to its end, a lower bound; where
+    it starts above the damaged score it gives NaN.
 
     Returns:
         A row a seed: `damaged`, `refreshed` (points, on the curve's prompts), `refresh_steps`, `first_learning_steps`,
-        `ratio`.
+        `ratio`, `at_least` (whether the two are lower bounds).
     """
     rows = []
     for lineage in lineages:
@@ -243,7 +244,9 @@ def relearning(lineages: Sequence[Lineage]) -> pd.DataFrame:
             for found in (evaluation.curve(lineage, name) for name in (learned(lineage), refresh_names(lineage)[0]))
         )
         damaged, refreshed = again["score"].iloc[0], again["score"].iloc[-1]
-        steps = _step_at(first, refreshed) - _step_at(first, damaged)
+        never = bool(first["score"].max() < refreshed)
+        end = float(first["step"].iloc[-1]) if never else _step_at(first, refreshed)
+        steps = end - _step_at(first, damaged)
         rows.append(
             {
                 "seed": lineage.seed,
@@ -252,6 +255,7 @@ def relearning(lineages: Sequence[Lineage]) -> pd.DataFrame:
                 "refresh_steps": lineage.profile.refresh_steps,
                 "first_learning_steps": steps,
                 "ratio": steps / lineage.profile.refresh_steps,
+                "at_least": never,
             }
         )
     return pd.DataFrame(rows)
@@ -271,7 +275,8 @@ def against_the_paper(lineages: Sequence[Lineage], chosen: Plan, scores: pd.Data
     """The paper's values of claim C9 beside ours, at T = 1 and greedy; empty where the run has no refresh.
 
     Returns:
-        A row a quantity: `meaning`, `paper`, `here` with `low`, `high`, `greedy` with `greedy_low`, `greedy_high`.
+        A row a quantity: `meaning`, `paper` and its `source`, `here` with `low`, `high`, `greedy` with `greedy_low`,
+        `greedy_high`.
     """
     if not chosen.refreshes:
         return pd.DataFrame()
@@ -287,10 +292,10 @@ def against_the_paper(lineages: Sequence[Lineage], chosen: Plan, scores: pd.Data
     }
     rows = []
     for quantity, (role, of) in where.items():
-        meaning, reported = paper.REPORTED.loc[quantity, ["meaning", "value"]]
+        meaning, reported, source = paper.REPORTED.loc[quantity, ["meaning", "value", "source"]]
         at_1, greedy = (score(scores, role, of, decoding) for decoding in (TEMPERATURE_1, GREEDY))
         ours = dict(zip(("here", "low", "high", "greedy", "greedy_low", "greedy_high"), (*at_1, *greedy), strict=True))
-        rows.append({"quantity": quantity, "meaning": meaning, "paper": reported, **ours})
+        rows.append({"quantity": quantity, "meaning": meaning, "paper": reported, "source": source, **ours})
     return pd.DataFrame(rows)
 
 

@@ -14,13 +14,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crossdomain import models, paths, pretraining, provenance, training
+from crossdomain import generation, models, paths, pretraining, provenance, training
 from crossdomain.domains import Domain
 from crossdomain.profiles import Profile
 from crossdomain.store import Artifact, Store, sha256
@@ -150,11 +151,12 @@ class Lineage:
             raise ValueError(
                 f"checkpoint {name!r}: cannot read {step!r}; expected a step after '@', as in 'code-math@25'"
             )
+        made = self.stage(stage)
+        kept = range(made.snapshot_every, made.steps, made.snapshot_every)
+        if int(step) not in kept:  # said before the stage is trained
+            raise ValueError(f"checkpoint {name!r}: no snapshot at step {step}; kept are {list(kept)}")
         artifact = self.checkpoint(stage).artifact
         weights = artifact.path / "snapshots" / f"{int(step):05d}.safetensors"
-        if not weights.is_file():
-            kept = self.checkpoint(stage).snapshots()
-            raise ValueError(f"checkpoint {name!r}: no snapshot at step {step}; kept are {kept}")
         return Checkpoint(name, artifact, weights)
 
     def _base(self) -> Artifact:
@@ -166,8 +168,9 @@ class Lineage:
             "kind": "base",
             "settings": profile.subset(*MODEL_SETTINGS, *BASE_SETTINGS),
             "seed": seed,
-            "domains": {name: domain_inputs(self.domains[name]) for name in profile.base_batch},
-            **environment(),
+            "mixture": list(profile.base_batch.items()),  # its order is that of the examples in a batch
+            "domains": {n: domain_inputs(self.domains[n]) for n in {**profile.base_batch, **profile.base_stop_score}},
+            **environment(pretraining, training, generation, models),
         }
         return self.store.get(
             f"base-seed{seed}",
@@ -188,7 +191,7 @@ class Lineage:
             "learning_rate": stage.learning_rate,
             "snapshot_every": stage.snapshot_every,
             "seed": stage.seed,
-            **environment(),
+            **environment(training, models),
         }
         return self.store.get(
             f"{stage.name}-seed{stage.seed}",
@@ -239,10 +242,10 @@ def domain_inputs(domain: Domain) -> dict[str, Any]:
     return {"class": type(domain).__qualname__, "code": provenance.code_fingerprint(*modules)}
 
 
-def environment() -> dict[str, Any]:
-    """What else determines trained weights: library versions, our training code and the kind of device."""
+def environment(*modules: ModuleType) -> dict[str, Any]:
+    """What else determines trained weights: library versions, the modules that train and the kind of device."""
     return {
         "versions": provenance.versions(provenance.DECISIVE),
-        "code": provenance.code_fingerprint(training, pretraining, models),
+        "code": provenance.code_fingerprint(*modules),
         "device": "cuda" if torch.cuda.is_available() else "cpu",
     }

@@ -55,10 +55,14 @@ def show(figure: Figure, alt: str, path: Path | None = None) -> HTML:
 def learning_curves(logs: pd.DataFrame, titles: dict[str, str]) -> Figure:
     """Mean reward of the completions against RL steps: a panel a stage, a thin line a seed, their mean in bold."""
     roles = list(dict.fromkeys(logs["role"]))
-    figure = Figure(figsize=(3.1 * len(roles), 2.9), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(roles), sharey=True))
+    columns = min(4, len(roles))
+    rows = -(-len(roles) // columns)
+    figure = Figure(figsize=(2.4 * columns + 0.6, 2.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
     palette = colours(list(dict.fromkeys(logs["domain"])))
-    for axis, role in zip(axes, roles, strict=True):
+    for axis in axes.flat[len(roles) :]:
+        axis.set_visible(False)
+    for axis, role in zip(axes.flat, roles, strict=False):
         part = logs[logs["role"] == role]
         colour = palette[part["domain"].iloc[0]]
         for _, run in part.groupby("seed"):
@@ -66,9 +70,9 @@ def learning_curves(logs: pd.DataFrame, titles: dict[str, str]) -> Figure:
             axis.plot(run["step"], 100 * smooth, color=colour, lw=0.8, alpha=0.5)
         mean = part.groupby("step")["reward"].mean().rolling(5, center=True, min_periods=1).mean()
         axis.plot(mean.index, 100 * mean, color=colour, lw=2.4)
-        trained = titles[part["domain"].iloc[0]]
-        axis.set(title=f"{role}\n(trains {trained})", xlabel="RL step", ylim=(0, 100))
-    axes[0].set_ylabel("mean reward (points)")
+        axis.set(title=role, xlabel="RL step", ylim=(0, 100))
+    for row in axes:
+        row[0].set_ylabel("mean reward (points)")
     return figure
 
 
@@ -76,7 +80,7 @@ def score_heatmap(table: pd.DataFrame, titles: dict[str, str], split: str = "tes
     """Stage by domain: score in points with the half-width of its interval; one panel a decoding."""
     decodings = list(dict.fromkeys(table["decoding"]))
     roles = list(dict.fromkeys(table["role"]))
-    figure = Figure(figsize=(4.4 * len(decodings) + 2.6, 0.42 * len(roles) + 1.3), layout="constrained")
+    figure = Figure(figsize=(3.7 * len(decodings) + 2.2, 0.5 * len(roles) + 1.1), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(decodings), sharey=True))
     for axis, decoding in zip(axes, decodings, strict=True):
         part = table[(table["decoding"] == decoding) & (table["split"] == split)]
@@ -96,7 +100,7 @@ def score_heatmap(table: pd.DataFrame, titles: dict[str, str], split: str = "tes
             vmax=100,
             cmap="cividis",
             linewidths=1,
-            annot_kws={"size": 8.5},
+            annot_kws={"size": 9},
             cbar=axis is axes[-1],
             cbar_kws={"label": "score (points)"},
         )
@@ -130,7 +134,7 @@ def sequence_story(curves: pd.DataFrame, titles: dict[str, str]) -> Figure:
 def gave_and_took(changes: pd.DataFrame, titles: dict[str, str]) -> Figure:
     """What each step changed: an arrow a domain from the score before to the score after, means over seeds."""
     steps = list(dict.fromkeys(changes["step"]))
-    figure = Figure(figsize=(2.1 * len(steps) + 1.2, 3.5), layout="constrained")
+    figure = Figure(figsize=(1.8 * len(steps) + 0.8, 3.8), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(steps), sharey=True))
     palette = colours(list(titles))
     for axis, step in zip(axes, steps, strict=True):
@@ -145,9 +149,10 @@ def gave_and_took(changes: pd.DataFrame, titles: dict[str, str]) -> Figure:
                 arrowprops={"arrowstyle": "-|>", "color": palette[domain], "lw": 2.4, "shrinkA": 0, "shrinkB": 0},
             )
             axis.plot([i - 0.18, i + 0.18], [before, before], color=palette[domain], lw=1.4)
-            axis.text(i, max(before, after) + 2, f"{after - before:+.1f}", ha="center", fontsize=8, color=INK)
+            change = f"{after - before:+.1f}".replace("-", "−")
+            axis.text(i, max(before, after) + 4, change, ha="center", fontsize=8, color=INK)
         axis.set(title=step, xlim=(-0.6, len(titles) - 0.4), ylim=(0, 108))
-        axis.set_xticks(range(len(titles)), list(titles.values()))
+        axis.set_xticks(range(len(titles)), list(titles.values()), fontsize=8.5)
         axis.grid(axis="x", visible=False)
     axes[0].set_ylabel("score (points)")
     return figure
@@ -156,20 +161,20 @@ def gave_and_took(changes: pd.DataFrame, titles: dict[str, str]) -> Figure:
 def refresh_trajectories(curves: pd.DataFrame, domain: str, titles: dict[str, str]) -> Figure:
     """The refreshed domain's score along its refresh and the controls, and every domain's along the refresh."""
     roles = list(dict.fromkeys(curves["role"]))
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     palette = colours(list(titles))
     by_title = {title: name for name, title in titles.items()}
     for role in roles:
         part = curves[(curves["role"] == role) & (curves["domain"] == domain)]
         trained = by_title.get(role.rpartition("refresh ")[2], domain)
-        _bundle(left, part, palette[trained], role, dashed=role != roles[0])
+        _bundle(left, part, palette[trained], role.removeprefix("control: "), dashed=role != roles[0])
     left.set(title=f"{titles[domain]} under each refresh", xlabel="refresh step", ylabel="score at T = 1 (points)")
     for name, title in titles.items():
         _bundle(right, curves[(curves["role"] == roles[0]) & (curves["domain"] == name)], palette[name], title)
     right.set(title=f"All domains under {roles[0]}", xlabel="refresh step", ylabel="score at T = 1 (points)")
     for axis in (left, right):
-        axis.legend(fontsize=8, frameon=False)
+        axis.legend(fontsize=8.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=2)
     return figure
 
 

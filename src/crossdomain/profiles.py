@@ -94,9 +94,11 @@ class Profile(BaseModel):
     @field_validator("domains")
     @classmethod
     def _domain_names(cls, value: dict[str, str]) -> dict[str, str]:
-        bad = [name for name in value if not (name.isascii() and name.isalnum() and name.islower())]
+        bad = [name for name in value if name == "base" or not (name.isascii() and name.isalnum() and name.islower())]
         if bad:
-            raise ValueError(f"domain names {bad} must be lower-case letters and digits: they name checkpoints")
+            raise ValueError(
+                f"domain names {bad} must be lower-case letters and digits, and not 'base': they name checkpoints"
+            )
         return value
 
     @field_validator("prompt_template")

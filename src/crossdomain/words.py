@@ -55,7 +55,7 @@ def learning(logs: pd.DataFrame, titles: dict[str, str]) -> str:
 
 
 def score_table(table: pd.DataFrame, titles: dict[str, str]) -> str:
-    """HTML: a row a checkpoint, a column a domain, test split and decoding; mean ± sd over seeds, or the interval."""
+    """HTML, a table a decoding: a row a checkpoint, a column a test split; mean ± sd over seeds, or the interval."""
 
     def cell(row: pd.Series) -> str:
         if not np.isnan(row["sd"]):
@@ -65,12 +65,18 @@ def score_table(table: pd.DataFrame, titles: dict[str, str]) -> str:
     shown = table.assign(text=table.apply(cell, axis=1), title=table["domain"].map(titles))
     extra = shown["split"].ne("test")
     shown.loc[extra, "title"] += shown.loc[extra, "split"].str.removeprefix("test").str.replace("_", " ")
-    order = list(dict.fromkeys(shown["title"]))
-    wide = shown.pivot(index="role", columns=["decoding", "title"], values="text")
-    wide = wide.loc[list(dict.fromkeys(table["role"])), [(d, t) for d in (TEMPERATURE_1, GREEDY) for t in order]]
-    wide = wide.rename_axis(index=None, columns=["", ""])
-    kind = "mean ± standard deviation over seeds" if table["seeds"].max() > 1 else "95 % interval over prompts"
-    return f'<div class="scroll">{wide.to_html(border=0)}</div><p class="caption">Scores in points: {kind}.</p>'
+    roles, order = list(dict.fromkeys(table["role"])), list(dict.fromkeys(shown["title"]))
+    kind = "mean ± standard deviation over seeds" if table["seeds"].max() > 1 else "mean and 95 % interval over prompts"
+    parts = []
+    for decoding, part in shown.groupby("decoding", sort=False):
+        wide = (
+            part.pivot(index="role", columns="title", values="text")
+            .loc[roles, order]
+            .rename_axis(index=None, columns=decoding)
+        )
+        caption = f'<p class="caption">Scores in points, {decoding}: {kind}.</p>'
+        parts.append(f'<div class="scroll">{wide.to_html(border=0)}</div>{caption}')
+    return "".join(parts)
 
 
 def score_summary(table: pd.DataFrame, titles: dict[str, str]) -> str:
@@ -89,15 +95,15 @@ def comparison(found: pd.DataFrame) -> str:
         return "<p>This run has no refresh to compare with the paper's.</p>"
     shown = pd.DataFrame(
         {
-            "the paper (4 B parameters, one run)": found["paper"].map("{:.2f}".format),
+            "the paper": [f"{value:.2f}" for value in found["paper"]],
             "here (T = 1)": [points(stats.Interval(*row)) for row in found[["here", "low", "high"]].to_numpy()],
             "here (greedy)": [
                 points(stats.Interval(*row)) for row in found[["greedy", "greedy_low", "greedy_high"]].to_numpy()
             ],
+            "source of the paper's value": found["source"].to_list(),
         },
-        index=found["meaning"],
+        index=found["meaning"].to_list(),
     )
-    shown.index.name = None
     return f'<div class="scroll">{shown.to_html(border=0)}</div>'
 
 
@@ -167,6 +173,10 @@ def gave_and_took(changes: pd.DataFrame, profile: Profile, titles: dict[str, str
     missed = [titles[d] for d, lift in zip(profile.stages, lifts, strict=True) if not lift.low > 0]
     verdict = f"A stage lifts its own domain by more than the interval in {', '.join(lifted) or 'no domain'}"
     lines.append(f"\n{verdict}" + (f"; not in {', '.join(missed)}." if missed else "."))
+    greedy = [change(changes, step, trained, GREEDY) for step, trained in zip(steps, profile.stages, strict=True)]
+    flat = [titles[d] for d, found in zip(profile.stages, greedy, strict=True) if not found.low > 0]
+    if flat:
+        lines.append(f"Greedy decoding does **not** show the lift, or not surely, in {', '.join(flat)}.")
     return "\n".join(lines)
 
 
@@ -207,13 +217,18 @@ def refresh(changes: pd.DataFrame, relearning: pd.DataFrame, profile: Profile, t
         lines.append(f"It does **not** gain more than every control: “{strongest}” gains {rivals[strongest]:+.1f}.")
     if relearning["ratio"].notna().any():
         ratio, needed = relearning["ratio"].mean(), relearning["first_learning_steps"].mean()
+        bounds = int(relearning["at_least"].sum())
         lines.append(
-            f"First learning needed {needed:.0f} steps for the points that the refresh regained in "
-            f"{profile.refresh_steps}: {ratio:.1f} times as many."
+            f"First learning needed {'at least ' if bounds else ''}{needed:.0f} steps for the points that the refresh "
+            f"regained in {profile.refresh_steps}: {ratio:.1f} times as many."
         )
-    missing = int(relearning["ratio"].isna().sum())
-    if missing:
-        lines.append(f"(For {missing} of {len(relearning)} seeds first learning never passed both scores.)")
+        if bounds:
+            lines.append(
+                f"(For {bounds} of {len(relearning)} seeds the refresh reached more than first learning ever did; its "
+                "stage is counted to the end there.)"
+            )
+    else:
+        lines.append("First learning started above the damaged score, so its steps cannot be compared.")
     return "\n".join(lines).replace(" -", " −").replace("(-", "(−")
 
 
