@@ -151,8 +151,8 @@ class Lineage:
             raise ValueError(
                 f"checkpoint {name!r}: cannot read {step!r}; expected a step after '@', as in 'code-math@25'"
             )
-        made = self.stage(stage)
-        kept = range(made.snapshot_every, made.steps, made.snapshot_every)
+        made = self.stage(stage) if stage != BASE else None
+        kept = range(made.snapshot_every, made.steps, made.snapshot_every) if made else range(0)
         if int(step) not in kept:  # said before the stage is trained
             raise ValueError(f"checkpoint {name!r}: no snapshot at step {step}; kept are {list(kept)}")
         artifact = self.checkpoint(stage).artifact

@@ -96,9 +96,7 @@ class Profile(BaseModel):
     def _domain_names(cls, value: dict[str, str]) -> dict[str, str]:
         bad = [name for name in value if name == "base" or not (name.isascii() and name.isalnum() and name.islower())]
         if bad:
-            raise ValueError(
-                f"domain names {bad} must be lower-case letters and digits, and not 'base': they name checkpoints"
-            )
+            raise ValueError(f"{bad} cannot name checkpoints: use lower-case letters and digits, and not 'base'")
         return value
 
     @field_validator("prompt_template")

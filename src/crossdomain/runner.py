@@ -22,6 +22,7 @@ from crossdomain.run import given as settings_given
 from crossdomain.run import parse_seeds
 
 logger = logging.getLogger(__name__)
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
 
 
@@ -64,7 +65,9 @@ def execute(selector: str, given: Mapping[str, Any]) -> Path:
     _pass_terminal_on()
     with tempfile.TemporaryDirectory() as scratch:
         text = Path(scratch) / f"{source.stem}.ipynb"
-        jupytext.write(jupytext.read(source), text)
+        notebook = jupytext.read(source)
+        notebook.metadata.setdefault("kernelspec", KERNEL)
+        jupytext.write(notebook, text)
         known = papermill.inspect_notebook(str(text))
         parameters = check(source.stem, known, given)
         output = output_path(source.stem, known, parameters)
@@ -75,7 +78,7 @@ def execute(selector: str, given: Mapping[str, Any]) -> Path:
                 str(text),
                 str(partial),
                 parameters,
-                kernel_name="python3",
+                kernel_name=KERNEL["name"],
                 progress_bar=False,
                 log_output=True,
                 cwd=str(paths.root()),

@@ -72,7 +72,7 @@ def score_table(table: pd.DataFrame, titles: dict[str, str]) -> str:
         wide = (
             part.pivot(index="role", columns="title", values="text")
             .loc[roles, order]
-            .rename_axis(index=None, columns=decoding)
+            .rename_axis(index=None, columns=str(decoding))
         )
         caption = f'<p class="caption">Scores in points, {decoding}: {kind}.</p>'
         parts.append(f'<div class="scroll">{wide.to_html(border=0)}</div>{caption}')
@@ -173,8 +173,8 @@ def gave_and_took(changes: pd.DataFrame, profile: Profile, titles: dict[str, str
     missed = [titles[d] for d, lift in zip(profile.stages, lifts, strict=True) if not lift.low > 0]
     verdict = f"A stage lifts its own domain by more than the interval in {', '.join(lifted) or 'no domain'}"
     lines.append(f"\n{verdict}" + (f"; not in {', '.join(missed)}." if missed else "."))
-    greedy = [change(changes, step, trained, GREEDY) for step, trained in zip(steps, profile.stages, strict=True)]
-    flat = [titles[d] for d, found in zip(profile.stages, greedy, strict=True) if not found.low > 0]
+    own = {d: change(changes, step, d, GREEDY) for step, d in zip(steps, profile.stages, strict=True)}
+    flat = [titles[d] for d, found in own.items() if not found.low > 0]
     if flat:
         lines.append(f"Greedy decoding does **not** show the lift, or not surely, in {', '.join(flat)}.")
     return "\n".join(lines)
