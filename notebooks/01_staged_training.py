@@ -52,8 +52,8 @@ plan = interference.plan(run.lineages)
 #
 # The reward that GRPO {cite}`shao2024deepseekmath` maximises, averaged over the completions of a step. A prompt is answered
 # several times, and a completion is reinforced by its advantage over the others of its group,
-# $A_i = (r_i - \bar r) / \mathrm{sd}(r)$: a group of equal rewards teaches nothing. Each panel is a stage of the sequence, or
-# an expert that starts from the base.
+# $A_i = (r_i - \bar r) / \mathrm{sd}(r)$: a group of equal rewards teaches nothing. Each panel is a stage of the sequence,
+# or an expert that starts from the base.
 
 # %% tags=["hide-input"]
 trained = {role: names for role, names in {**plan.sequence, **plan.experts}.items() if role != "base"}
