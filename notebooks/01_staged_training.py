@@ -29,7 +29,7 @@ overrides: str = ""  # any other settings of the profile, separated by blanks, a
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown, display
 
-from crossdomain import evaluation, interference, plots, words
+from crossdomain import evaluation, interference, plots, staging, words
 from crossdomain.run import open_run, provenance_box
 
 plots.theme()
@@ -44,8 +44,8 @@ titles = run.titles()
 
 # %% tags=["hide-input"]
 for lineage in run.lineages:
-    interference.train(lineage)
-plan = interference.plan(run.lineages)
+    staging.train(lineage)
+plan = staging.plan(run.lineages)
 
 # %% [markdown]
 # ## Learning curves
@@ -121,9 +121,9 @@ display(
 # An arrow from the score before a stage to the score after it, for every domain, at T = 1.
 
 # %% tags=["hide-input"]
-changes = run.keep("changes", interference.changes(run.lineages, interference.steps_of(plan)))
+changes = run.keep("changes", interference.changes(run.lineages, staging.steps_of(plan)))
 at_1 = changes[(changes["split"] == "test") & (changes["decoding"] == evaluation.TEMPERATURE_1)]
-steps = [*interference.steps_of(plan)][: len(plan.sequence) - 1 + bool(plan.refreshes)]
+steps = [*staging.steps_of(plan)][: len(plan.sequence) - 1 + bool(plan.refreshes)]
 display(
     plots.show(
         plots.gave_and_took(at_1[at_1["step"].isin(steps)], titles),

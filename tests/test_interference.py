@@ -15,36 +15,6 @@ def smoke_lineage(store: Store) -> Lineage:
     return Lineage(load_profile("smoke"), 0, store)
 
 
-def test_names_of_the_sequence_its_refreshes_and_controls(
-    smoke_lineage: Lineage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(interference, "matched_snapshot", lambda lineage: "code-math@2")
-    plan = interference.plan([smoke_lineage, smoke_lineage])
-    assert list(plan.sequence.values())[-1] == ["code-math-qa-cw"] * 2
-    assert list(plan.experts) == ["Math expert", "QA expert", "CW expert"]  # Code's expert is the first stage
-    assert list(plan.refreshes) == ["refresh Math", *(f"control: refresh {d}" for d in ("Code", "QA", "CW"))]
-    assert plan.refreshes["refresh Math"] == ["code-math-qa-cw-remath"] * 2
-    assert plan.controls == {
-        interference.UNDAMAGED: ["code-math-remath"] * 2,
-        interference.ADAM_RESTART: ["code-math@2-remath"] * 2,
-    }
-
-
-def test_a_run_that_ends_with_the_refreshed_domain_has_nothing_to_refresh(store: Store) -> None:
-    lineage = Lineage(load_profile("smoke", {"stages": "code,math"}), 0, store)
-    plan = interference.plan([lineage])
-    assert plan.refreshes == plan.controls == {}
-
-
-def test_the_matched_snapshot_is_the_nearest_on_the_development_split(
-    smoke_lineage: Lineage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scores = {"code-math-qa-cw": 0.5, "code": 0.1, "code-math@2": 0.45, "code-math@4": 0.9}
-    monkeypatch.setattr(evaluation, "dev_score", lambda lineage, name, domain: scores[name])
-    monkeypatch.setattr(Lineage, "checkpoint", lambda self, name: type("C", (), {"snapshots": lambda self: [2, 4]})())
-    assert interference.matched_snapshot(smoke_lineage) == "code-math@2"
-
-
 def test_over_seeds_uses_seeds_where_there_are_several_and_prompts_where_there_is_one() -> None:
     row = {"role": "base", "domain": "math", "split": "test", "decoding": "T=1"}
     several = pd.DataFrame(

@@ -80,17 +80,17 @@ def train(
     parameters: Parameters = None,
 ) -> None:
     """Train and evaluate the checkpoints of chapter 1, without the notebook."""
-    from crossdomain import interference
+    from crossdomain import staging
     from crossdomain.lineage import Lineage
     from crossdomain.profiles import ProfileError, load_profile
     from crossdomain.run import parse_seeds
 
     with _clear_errors():
-        if part not in interference.PARTS:
-            raise ProfileError(f"--part {part}: expected one of {', '.join(interference.PARTS)}")
+        if part not in staging.PARTS:
+            raise ProfileError(f"--part {part}: expected one of {', '.join(staging.PARTS)}")
         loaded = load_profile(profile, _pairs(parameters))
         for seed in parse_seeds(seeds):
-            interference.train(Lineage(loaded, seed), part)
+            staging.train(Lineage(loaded, seed), part)
 
 
 @app.command()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,114 +12,7 @@ from crossdomain import evaluation, paper, stats, words
 from crossdomain.evaluation import GREEDY, TEMPERATURE_1
 from crossdomain.lineage import BASE, Lineage
 from crossdomain.run import Run
-
-UNDAMAGED = "control: refresh without damage"
-PARTS = ("base", "experts", "sequence", "all")
-ADAM_RESTART = "control: Adam restart in first learning"
-
-
-class Plan(NamedTuple):
-    """The checkpoints of the chapter: what each is called, and its name in each lineage."""
-
-    sequence: dict[str, list[str]]
-    experts: dict[str, list[str]]
-    refreshes: dict[str, list[str]]
-    controls: dict[str, list[str]]
-
-    def all(self) -> dict[str, list[str]]:
-        """All of them, in that order."""
-        return {**self.sequence, **self.experts, **self.refreshes, **self.controls}
-
-
-def title(lineage: Lineage, domain: str) -> str:
-    """What a domain of the run is called in figures."""
-    return lineage.domains[domain].title
-
-
-def expert_names(lineage: Lineage) -> list[str]:
-    """The experts: the base after one domain alone."""
-    return list(dict.fromkeys(lineage.profile.stages))
-
-
-def refresh_names(lineage: Lineage) -> list[str]:
-    """Refreshes of the whole sequence, the profile's domain first, the others as its controls."""
-    profile = lineage.profile
-    if not interferes(lineage):
-        return []
-    domains = [profile.refresh, *(d for d in dict.fromkeys(profile.stages) if d != profile.refresh)]
-    return [f"{lineage.sequence[-1]}-re{domain}" for domain in domains]
-
-
-def interferes(lineage: Lineage) -> bool:
-    """Whether stages follow the refreshed domain's own, so that there is something to recover from."""
-    profile = lineage.profile
-    return profile.refresh in profile.stages[:-1] and profile.refresh_steps > 0
-
-
-def learned(lineage: Lineage) -> str:
-    """The checkpoint after the refreshed domain's own stage, before any damage to it."""
-    stages = lineage.profile.stages
-    return "-".join(stages[: stages.index(lineage.profile.refresh) + 1])
-
-
-def control_names(lineage: Lineage) -> list[str]:
-    """The two controls of the refresh: undamaged, and an Adam restart at the damaged score during first learning."""
-    domain = lineage.profile.refresh
-    return [f"{learned(lineage)}-re{domain}", f"{matched_snapshot(lineage)}-re{domain}"] if interferes(lineage) else []
-
-
-def matched_snapshot(lineage: Lineage) -> str:
-    """The point of the domain's first learning whose development score is nearest to the damaged policy's.
-
-    A refresh from there takes as many steps with as fresh an Adam from the same score, but nothing was lost before: what
-    it gains less than the refresh cannot be due to the optimizer.
-    """
-    domain, stage = lineage.profile.refresh, learned(lineage)
-    damaged = evaluation.dev_score(lineage, lineage.sequence[-1], domain)
-    points = [lineage.stage(stage).parent, *(f"{stage}@{step}" for step in lineage.checkpoint(stage).snapshots())]
-    gaps = [abs(evaluation.dev_score(lineage, point, domain) - damaged) for point in points]
-    return points[int(np.argmin(gaps))]
-
-
-def train(lineage: Lineage, part: str = "all") -> None:
-    """Train and evaluate what the chapter needs of one seed.
-
-    Args:
-        lineage: the profile and seed.
-        part: `base`, `experts` or `sequence` (with its refreshes and controls), which can be made side by side once the
-            base is there; `all` for everything.
-    """
-    lineage.checkpoint(BASE)
-    if part in ("experts", "all"):
-        for name in expert_names(lineage):
-            if name not in lineage.sequence:  # the first stage is an expert, too, and belongs to the sequence
-                evaluation.scores(lineage, name)
-    if part in ("sequence", "all"):
-        for name in [*lineage.sequence, *refresh_names(lineage), *control_names(lineage)]:
-            evaluation.scores(lineage, name)
-        for name in [*lineage.sequence[1:], *refresh_names(lineage)]:
-            evaluation.curve(lineage, name)
-
-
-def plan(lineages: Sequence[Lineage]) -> Plan:
-    """The chapter's checkpoints; training what decides their names (the matched snapshot)."""
-    first = lineages[0]
-    stages = first.profile.stages
-    after = ["base", *(f"after {title(first, stage)}" for stage in stages)]
-    refreshes = [f"refresh {title(first, name.rpartition('-re')[2])}" for name in refresh_names(first)]
-    if refreshes:
-        refreshes = [refreshes[0], *(f"control: {name}" for name in refreshes[1:])]
-    controls = [UNDAMAGED, ADAM_RESTART] if interferes(first) else []
-    experts = [name for name in expert_names(first) if name not in first.sequence]
-    return Plan(
-        sequence={role: [lineage.sequence[i] for lineage in lineages] for i, role in enumerate(after)},
-        experts={f"{title(first, name)} expert": [name] * len(lineages) for name in experts},
-        refreshes={role: [refresh_names(lineage)[i] for lineage in lineages] for i, role in enumerate(refreshes)},
-        controls={
-            role: list(names)
-            for role, names in zip(controls, zip(*map(control_names, lineages), strict=True), strict=True)
-        },
-    )
+from crossdomain.staging import Plan, learned, plan, refresh_names, title
 
 
 def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
@@ -173,16 +65,6 @@ def changes(lineages: Sequence[Lineage], pairs: dict[str, tuple[Sequence[str], S
                     }
                 )
     return pd.DataFrame(rows)
-
-
-def steps_of(chosen: Plan) -> dict[str, tuple[list[str], list[str]]]:
-    """The steps whose changes the chapter shows: each stage of the sequence, then each refresh and control."""
-    sequence = list(chosen.sequence.items())
-    found = {role.removeprefix("after "): (before, after) for (_, before), (role, after) in pairwise(sequence)}
-    damaged = sequence[-1][1]
-    found |= {role: (damaged, names) for role, names in chosen.refreshes.items()}
-    parents = {role: [name.rpartition("-")[0] for name in names] for role, names in chosen.controls.items()}
-    return found | {role: (parents[role], names) for role, names in chosen.controls.items()}
 
 
 def training_logs(lineages: Sequence[Lineage], roles: dict[str, list[str]]) -> pd.DataFrame:
