@@ -1,6 +1,7 @@
 """Runs: their seeds, directories and costs."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,18 @@ def test_costs_count_what_the_run_used(base: Checkpoint, monkeypatch: pytest.Mon
     box = run.provenance_box(opened, "x.py")
     assert "../sources/x.py" in box and opened.profile.name in box
     assert json.loads((opened.directory / "results" / "costs.json").read_text()) == summary
+    manifest = json.loads((opened.directory / "results" / "manifest.json").read_text())
+    assert manifest["profile"]["steps"]["cw"] == 24 and manifest["versions"]["torch"] == "2.13.0"
+
+
+def test_promotion_copies_the_results_with_how_they_were_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = run.open_run("smoke", "0")
+    with pytest.raises(FileNotFoundError, match="execute the notebook"):
+        run.promote(opened)
+    opened.keep_values("headline", {"peak": "1"})
+    opened.keep_values("manifest", {"commit": "abc"})
+    opened.keep_values("private", {"not": "promoted"})
+    monkeypatch.setenv("CROSSDOMAIN_HOME", str(tmp_path))
+    target = run.promote(opened)
+    assert target == tmp_path / "results" / "smoke"
+    assert sorted(path.name for path in target.iterdir()) == ["headline.json", "manifest.json"]

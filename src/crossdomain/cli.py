@@ -106,13 +106,13 @@ def book(profile: Profile = "cpu", seeds: Seeds = "0 1 2", parameters: Parameter
 
 
 @app.command()
-def promote(profile: Profile = "cpu", seeds: Seeds = "0 1 2") -> None:
+def promote(profile: Profile = "cpu", seeds: Seeds = "0 1 2", parameters: Parameters = None) -> None:
     """Copy a run's small results into `results/`, where they serve as reference."""
     from crossdomain.run import open_run
     from crossdomain.run import promote as copy
 
     with _clear_errors():
-        typer.echo(f"promoted to {copy(open_run(profile, seeds))}")
+        typer.echo(f"promoted to {copy(open_run(profile, seeds, **_pairs(parameters)))}")
 
 
 @store_app.command("list")

@@ -136,8 +136,8 @@ def cost_summary(run: Run) -> dict[str, Any]:
 
 
 PROMOTED = (
-    *("headline.json", "costs.json", "scores.csv", "scores_over_seeds.csv", "changes.csv", "relearning.csv"),
-    *("refresh_curves.csv", "sequence_curves.csv", "against_the_paper.csv"),
+    *("manifest.json", "headline.json", "costs.json", "scores.csv", "scores_over_seeds.csv", "changes.csv"),
+    *("relearning.csv", "refresh_curves.csv", "sequence_curves.csv", "against_the_paper.csv"),
 )
 
 
@@ -154,29 +154,34 @@ def promote(run: Run) -> Path:
     for name in PROMOTED:
         if (source / name).is_file():
             shutil.copy(source / name, target / name)
-    manifest = {
-        "parameters": run.parameters,
-        "profile": run.profile.model_dump(),
-        "base_seeds": sorted({run.profile.base_seed(seed) for seed in run.seeds}),
-        "commit": provenance.git_commit(),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
-    }
-    (target / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return target
 
 
 def provenance_box(run: Run, source: str) -> str:
-    """HTML that says what made a page: profile, parameters, seeds, commit, versions, hardware, time, source."""
+    """HTML that says what made a page: profile, parameters, seeds, commit, versions, hardware, time, source.
+
+    The same is kept beside the results, in `manifest.json` and `costs.json`.
+    """
     cost = run.keep_values("costs", cost_summary(run))
     hardware = provenance.hardware()
+    made = run.keep_values(
+        "manifest",
+        {
+            "parameters": run.parameters,
+            "profile": run.profile.model_dump(),
+            "base_seeds": sorted({run.profile.base_seed(seed) for seed in run.seeds}),
+            "commit": provenance.git_commit(),
+            "versions": provenance.versions(),
+            "hardware": hardware,
+        },
+    )
     rows = {
         "profile": f"{run.profile.name} (scale: {run.profile.scale})",
         "parameters": ", ".join(f"{key} = {value}" for key, value in run.parameters.items()),
         "RL seeds": ", ".join(map(str, run.seeds)),
-        "base seeds": ", ".join(map(str, sorted({run.profile.base_seed(seed) for seed in run.seeds}))),
-        "commit": provenance.git_commit()[:20],
-        "versions": ", ".join(f"{name} {version}" for name, version in provenance.versions().items()),
+        "base seeds": ", ".join(map(str, made["base_seeds"])),
+        "commit": made["commit"][:20],
+        "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
         "hardware": f"{hardware['processor']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB, "
         f"accelerator: {hardware['accelerator']}, {hardware['threads']} thread a process",
         "wall time": f"{time.monotonic() - run.started:.0f} s for this page; {cost['core_minutes']:.1f} core "
