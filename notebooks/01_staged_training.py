@@ -29,8 +29,10 @@ overrides: str = ""  # any other settings of the profile, separated by blanks, a
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown, display
 
-from crossdomain import evaluation, interference, plots, staging, words
+from crossdomain import evaluation, interference, plots, staging
+from crossdomain.plots import staged_training as draw
 from crossdomain.run import open_run, provenance_box
+from crossdomain.words import staged_training as say
 
 plots.theme()
 run = open_run(profile, seeds, overrides, stages=stages, refresh_steps=refresh_steps)
@@ -60,11 +62,11 @@ trained = {role: names for role, names in {**plan.sequence, **plan.experts}.item
 logs = run.keep("training", interference.training_logs(run.lineages, trained))
 display(
     plots.show(
-        plots.learning_curves(logs, titles),
+        draw.learning_curves(logs, titles),
         "Learning curves: mean reward against RL steps, one panel for each stage and expert.",
         run.figure("learning_curves"),
     ),
-    Markdown(words.learning(logs, titles)),
+    Markdown(say.learning(logs, titles)),
 )
 
 # %% [markdown]
@@ -81,11 +83,11 @@ scores = run.keep("scores", evaluation.summary(run.lineages, plan.all()))
 table = run.keep("scores_over_seeds", interference.over_seeds(scores))
 shown = table[table["role"].isin([*plan.sequence, *list(plan.refreshes)[:1]])]
 display(
-    HTML(words.score_table(table, titles)),
+    HTML(say.score_table(table, titles)),
     plots.show(
-        plots.score_heatmap(shown, titles),
+        draw.score_heatmap(shown, titles),
         "Heatmap of scores: a row for each stage of the sequence, a column for each domain, at T = 1 and greedy. "
-        + words.score_summary(shown, titles),
+        + say.score_summary(shown, titles),
         run.figure("scores"),
     ),
 )
@@ -95,7 +97,7 @@ display(
 
 # %% tags=["hide-input"]
 comparison = run.keep("against_the_paper", interference.against_the_paper(run.lineages, plan, scores))
-display(HTML(words.comparison(comparison)), Markdown(words.agreement(comparison, table)))
+display(HTML(say.comparison(comparison)), Markdown(say.agreement(comparison, table)))
 
 # %% [markdown]
 # ## The whole story along the steps
@@ -107,12 +109,12 @@ display(HTML(words.comparison(comparison)), Markdown(words.agreement(comparison,
 curves = run.keep("sequence_curves", interference.sequence_curves(run.lineages))
 display(
     plots.show(
-        plots.sequence_story(curves, titles),
+        draw.sequence_story(curves, titles),
         "Held-out score of every domain along all RL steps of the sequence and the refresh. "
-        + words.story(curves, titles),
+        + say.story(curves, titles),
         run.figure("story"),
     ),
-    Markdown(words.story(curves, titles)),
+    Markdown(say.story(curves, titles)),
 )
 
 # %% [markdown]
@@ -126,11 +128,11 @@ at_1 = changes[(changes["split"] == "test") & (changes["decoding"] == evaluation
 steps = [*staging.steps_of(plan)][: len(plan.sequence) - 1 + bool(plan.refreshes)]
 display(
     plots.show(
-        plots.gave_and_took(at_1[at_1["step"].isin(steps)], titles),
+        draw.gave_and_took(at_1[at_1["step"].isin(steps)], titles),
         "Arrows from the score before each stage to the score after it, for every domain.",
         run.figure("gave_and_took"),
     ),
-    Markdown(words.gave_and_took(changes, run.profile, titles)),
+    Markdown(say.gave_and_took(changes, run.profile, titles)),
 )
 
 # %% [markdown]
@@ -151,21 +153,21 @@ if plan.refreshes:
     relearning = run.keep("relearning", interference.relearning(run.lineages))
     display(
         plots.show(
-            plots.refresh_trajectories(trajectories, domain, titles),
+            draw.refresh_trajectories(trajectories, domain, titles),
             f"Score of {titles[domain]} along each refresh, and of every domain along the refresh of {titles[domain]}.",
             run.figure("refresh"),
         ),
         plots.show(
-            plots.refresh_gains(at_1[at_1["step"].isin([*plan.refreshes, *plan.controls])], domain, titles),
+            draw.refresh_gains(at_1[at_1["step"].isin([*plan.refreshes, *plan.controls])], domain, titles),
             f"Change of {titles[domain]} under the refresh and under each control, a dot a seed.",
             run.figure("refresh_gains"),
         ),
-        Markdown(words.refresh(changes, relearning, run.profile, titles)),
+        Markdown(say.refresh(changes, relearning, run.profile, titles)),
     )
 else:
     display(
         Markdown("*No stage follows the refreshed domain's own in this run: there is nothing to recover from.*"),
-        Markdown(words.lift(changes, titles)),
+        Markdown(say.lift(changes, titles)),
     )
 
 # %% [markdown]
@@ -174,14 +176,14 @@ else:
 # The first held-out prompts of each domain, answered greedily by the base and by the last policy of the sequence.
 
 # %% tags=["hide-input"]
-HTML(words.answers(run.lineages[0], [run.lineages[0].sequence[0], run.lineages[0].sequence[-1]], titles))
+HTML(say.answers(run.lineages[0], [run.lineages[0].sequence[0], run.lineages[0].sequence[-1]], titles))
 
 # %% [markdown]
 # ## In short
 
 # %% tags=["hide-input"]
 headline = run.keep_values("headline", interference.headline(run, scores, changes))
-Markdown(words.in_short(headline))
+Markdown(say.in_short(headline))
 
 # %% tags=["hide-input"]
 HTML(provenance_box(run, "01_staged_training.py"))

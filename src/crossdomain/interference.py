@@ -67,6 +67,15 @@ def changes(lineages: Sequence[Lineage], pairs: dict[str, tuple[Sequence[str], S
     return pd.DataFrame(rows)
 
 
+def change(changes: pd.DataFrame, step: str, domain: str, decoding: str = TEMPERATURE_1) -> stats.Interval:
+    """The change of a domain's test score in a step: over seeds, or over prompts where there is one seed."""
+    rows = changes.query("step == @step and domain == @domain and decoding == @decoding and split == 'test'")
+    if len(rows) == 1:
+        row = rows.iloc[0]
+        return stats.Interval(row["change"], row["low"], row["high"])
+    return stats.seed_mean(rows["change"])
+
+
 def training_logs(lineages: Sequence[Lineage], roles: dict[str, list[str]]) -> pd.DataFrame:
     """The per-step logs of stages, with `role`, `seed` and the trained `domain`."""
     frames = []
@@ -225,7 +234,7 @@ def headline(run: Run, scores: pd.DataFrame, changes: pd.DataFrame) -> dict[str,
             "refreshed_domain": title(lineages[0], domain),
             "refresh_steps": profile.refresh_steps,
             "damage": words.points(stats.seed_mean(loss[0] - loss[1]), sign=True),
-            "refresh_gain": words.points(words.change(changes, refreshed, domain), sign=True),
+            "refresh_gain": words.points(change(changes, refreshed, domain), sign=True),
             "average_refreshed": words.points(score(scores, refreshed, None, TEMPERATURE_1)),
         }
     return values

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -36,8 +37,8 @@ BASE_SETTINGS = (
     *("base_check_every", "base_weight_decay", "evaluation_batch"),
 )
 RL_SETTINGS = (
-    *("prompt_template", "precision", "batch_size", "generations", "warmup_steps", "temperature", "clip_epsilon"),
-    *("kl_beta", "adam_beta2", "max_grad_norm"),
+    *("prompt_template", "precision", "weights", "batch_size", "generations", "warmup_steps", "temperature"),
+    *("clip_epsilon", "kl_beta", "adam_beta2", "max_grad_norm"),
 )
 
 
@@ -67,9 +68,14 @@ class Checkpoint:
         """What identifies the weights."""
         return self.artifact.key + (f"@{self.weights.stem}" if self.weights else "")
 
-    def model(self) -> PreTrainedModel:
-        """The policy, in float32 and evaluation mode."""
-        return models.load_model(self.artifact.path, self.weights)
+    @property
+    def path(self) -> Path:
+        """Where its weights are: a directory, or the file of a snapshot."""
+        return self.weights or self.artifact.path
+
+    def model(self, **options: Any) -> PreTrainedModel:
+        """The policy, in float32 and evaluation mode; `options` go to `models.load_model`."""
+        return models.load_model(self.artifact.path, self.weights, **options)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""
@@ -87,13 +93,21 @@ class Checkpoint:
 class Lineage:
     """The checkpoints of one profile and seed."""
 
-    def __init__(self, profile: Profile, seed: int, store: Store | None = None) -> None:
+    def __init__(self, profile: Profile, seed: int, store: Store | None = None, run: str | None = None) -> None:
         if seed < 0:
             raise ValueError(f"seed = {seed}: expected an integer of 0 or more")
-        self.profile, self.seed = profile, seed
+        self.profile, self.seed, self.run = profile, seed, run or profile.label
         self.domains: dict[str, Domain] = profile.load_domains()
         self.store = store or Store(paths.store())
         self._found: dict[str, Checkpoint] = {}
+
+    def variant(self, changes: Mapping[str, Any]) -> Lineage:
+        """The same lineage under other settings, such as `{"learning_rate.math": 1e-6}`, as a part of this run.
+
+        Raises:
+            ProfileError: a setting cannot be used.
+        """
+        return Lineage(self.profile.override(changes), self.seed, self.store, self.run)
 
     @property
     def sequence(self) -> list[str]:
@@ -213,8 +227,10 @@ class Lineage:
 
     def refer(self, name: str, artifact: Artifact) -> None:
         """Note that this run uses an artifact under a name, so that pruning the store keeps it."""
-        references = paths.run(self.profile.label, [self.seed]) / "uses"
+        references = paths.run(self.run, [self.seed]) / "uses"
         references.mkdir(parents=True, exist_ok=True)
+        if self.run != self.profile.label:
+            name += f"[{self.profile.label}]"
         draft = references / f".{name}.{os.getpid()}"
         draft.write_text(artifact.key + "\n")
         draft.replace(references / name)

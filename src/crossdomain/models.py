@@ -70,15 +70,23 @@ def tiny_model(profile: Profile, tokenizer: PreTrainedTokenizerBase, seed: int) 
     )
 
 
-def load_model(directory: Path | str, weights: Path | None = None) -> PreTrainedModel:
-    """A causal language model saved as safetensors, in float32, in evaluation mode.
+def load_model(
+    directory: Path | str, weights: Path | None = None, *, dtype: torch.dtype = torch.float32, **options: Any
+) -> PreTrainedModel:
+    """A causal language model saved as safetensors, in evaluation mode.
 
     Args:
         directory: configuration and weights.
         weights: a snapshot of all parameters to use instead of the weights in `directory`.
+        dtype: of the parameters; whatever is stored is converted.
+        options: of `from_pretrained`, such as `attn_implementation="eager"`.
     """
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, use_safetensors=True, local_files_only=Path(directory).is_dir()
+        directory,
+        dtype=dtype,
+        use_safetensors=True,
+        local_files_only=Path(directory).is_dir(),
+        **options,
     )
     if weights is not None:
         snapshot = load_file(weights)

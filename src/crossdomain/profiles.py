@@ -53,6 +53,7 @@ class Profile(BaseModel):
     head_dim: Count
     prompt_template: str
     precision: Literal["float32", "bf16-autocast"]
+    weights: Literal["float32", "bfloat16"]
 
     base_batch: dict[str, NonNegative]
     label_noise: dict[str, Share]
@@ -143,6 +144,14 @@ class Profile(BaseModel):
         safe = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", label)[:120]
         return safe if safe == label else f"{safe[:111]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
 
+    def override(self, changes: Mapping[str, Any]) -> Profile:
+        """This profile with some settings changed, named as in `load_profile`.
+
+        Raises:
+            ProfileError: as `load_profile`.
+        """
+        return _validated(self.model_dump(), changes)
+
     def load_domains(self) -> dict[str, Domain]:
         """The domains by the name they have in this run."""
         return {name: load_domain(path) for name, path in self.domains.items()}
@@ -173,14 +182,19 @@ def load_profile(name: str | Path, overrides: Mapping[str, Any] | str | None = N
         ProfileError: no such profile, an unknown key, a wrong type, a value out of range or values that do not fit.
     """
     values = _read(Path(name) if str(name).endswith((".yaml", ".yml")) else paths.root() / "profiles" / f"{name}.yaml")
-    changes = parse_overrides(overrides)
+    return _validated({**values, "overridden": {}}, parse_overrides(overrides))
+
+
+def _validated(values: dict[str, Any], changes: Mapping[str, Any]) -> Profile:
+    """A profile of those values with some changed."""
     for key, value in changes.items():
         _override(values, key, value)
+    name = values["name"]
     try:
-        profile = Profile.model_validate({**values, "overridden": changes})
+        profile = Profile.model_validate({**values, "overridden": {**values["overridden"], **changes}})
         profile.load_domains()
     except ValidationError as error:
-        raise ProfileError(_explain(str(name), error)) from None
+        raise ProfileError(_explain(name, error)) from None
     except ValueError as error:
         raise ProfileError(f"profile {name}: domains: {error}") from None
     return profile

@@ -88,7 +88,7 @@ def train_stage(
     """
     quiet()
     tokenizer = load_tokenizer(parent)
-    model = load_model(parent, weights).train()
+    model = load_model(parent, weights, dtype=getattr(torch, profile.weights)).train()
     stop = stop_token_ids(tokenizer, domain.stop)
     model.generation_config.eos_token_id = stop  # TRL ends completions, and masks what follows, at any of them
     with Progress(label, steps) as progress:

@@ -1,55 +1,14 @@
-"""Drawing, and nothing else: every function takes tidy data and returns a figure.
-
-A domain has the same colour in every figure of the book. The palette (Okabe and Ito's) is safe for colour-blind readers.
-"""
+"""Figures of chapter 1: learning curves, scores, the story along the steps, the refresh and its controls."""
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-from collections.abc import Sequence
-from pathlib import Path
-
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"]
-INK, QUIET = "#222222", "#8a8a8a"
-
-
-def theme() -> None:
-    """Set the look of all figures."""
-    sns.set_theme(context="notebook", style="whitegrid", font_scale=0.95)
-    mpl.rcParams.update(
-        {"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110, "svg.hashsalt": "crossdomain"}
-    )
-
-
-def colours(domains: Sequence[str]) -> dict[str, str]:
-    """The colour of each domain; those of the paper keep theirs whatever else a run has."""
-    known = ["math", "code", "qa", "cw"]
-    order = [*known, *(d for d in domains if d not in known)]
-    return {domain: PALETTE[order.index(domain) % len(PALETTE)] for domain in domains}
-
-
-def show(figure: Figure, alt: str, path: Path | None = None) -> HTML:
-    """A figure as a page shows it, with text for those who cannot see it; saved as PNG if a path is given."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=160, bbox_inches="tight", metadata={"Software": ""})
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(stream.getvalue())
-    data = base64.b64encode(stream.getvalue()).decode()
-    source = f"data:image/png;base64,{data}"
-    return HTML(
-        f'<img class="figure" style="max-width:100%;height:auto" alt="{html.escape(alt, True)}" src="{source}">'
-    )
+from crossdomain.plots import INK, QUIET, colours
 
 
 def learning_curves(logs: pd.DataFrame, titles: dict[str, str]) -> Figure:

@@ -1,4 +1,4 @@
-"""Measured numbers in words and tables, for the pages: every number comes from the data given."""
+"""Words and tables of chapter 1."""
 
 from __future__ import annotations
 
@@ -10,31 +10,10 @@ import pandas as pd
 
 from crossdomain import evaluation, paper, stats
 from crossdomain.evaluation import GREEDY, TEMPERATURE_1
+from crossdomain.interference import change
 from crossdomain.lineage import Lineage
 from crossdomain.profiles import Profile
-
-
-def points(interval: stats.Interval, *, sign: bool = False) -> str:
-    """A score or a difference in points, with its 95 % interval where there is one."""
-    number = f"{interval.value:+.1f}" if sign else f"{interval.value:.1f}"
-    number = number.replace("-", "−")
-    if np.isnan(interval.low):
-        return number
-    return f"{number} [{interval.low:.1f}, {interval.high:.1f}]".replace("-", "−")
-
-
-def change(changes: pd.DataFrame, step: str, domain: str, decoding: str = TEMPERATURE_1) -> stats.Interval:
-    """The change of a domain's test score in a step: over seeds, or over prompts where there is one seed."""
-    rows = changes.query("step == @step and domain == @domain and decoding == @decoding and split == 'test'")
-    if len(rows) == 1:
-        row = rows.iloc[0]
-        return stats.Interval(row["change"], row["low"], row["high"])
-    return stats.seed_mean(rows["change"])
-
-
-def sure(interval: stats.Interval) -> bool:
-    """Whether the interval is known and leaves out zero."""
-    return bool(interval.low > 0 or interval.high < 0)
+from crossdomain.words import points, sure
 
 
 def learning(logs: pd.DataFrame, titles: dict[str, str]) -> str:

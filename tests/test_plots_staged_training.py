@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.colors import to_hex
 
 from crossdomain import plots
+from crossdomain.plots import staged_training as draw
 
 TITLES = {"code": "Code", "math": "Math"}
 
@@ -24,7 +25,7 @@ def test_the_story_draws_one_bold_line_a_domain_through_the_mean_of_the_seeds() 
             for d in TITLES
         ]
     )
-    axis = plots.sequence_story(curves, TITLES).axes[0]
+    axis = draw.sequence_story(curves, TITLES).axes[0]
     bold = {line.get_label(): line for line in axis.lines if line.get_linewidth() > 2}
     assert set(bold) == set(TITLES.values())
     assert np.asarray(bold["Math"].get_ydata()).tolist() == [5, 10]
@@ -37,13 +38,13 @@ def test_the_heatmap_annotates_scores_with_half_widths() -> None:
         for r in ("base", "after Code")
         for d in TITLES
     ]
-    axis = plots.score_heatmap(pd.DataFrame(rows), TITLES).axes[0]
+    axis = draw.score_heatmap(pd.DataFrame(rows), TITLES).axes[0]
     assert {text.get_text() for text in axis.texts} == {"50.0 ±5.0"}
     assert [label.get_text() for label in axis.get_yticklabels()] == ["base", "after Code"]
 
 
 def test_shown_figures_carry_their_text_and_are_saved(tmp_path) -> None:  # type: ignore[no-untyped-def]
     logs = pd.DataFrame({"role": "after Math", "domain": "math", "seed": 0, "step": [1, 2], "reward": [0.1, 0.2]})
-    shown = plots.show(plots.learning_curves(logs, TITLES), 'a "quoted" text', tmp_path / "figures" / "x.png")
+    shown = plots.show(draw.learning_curves(logs, TITLES), 'a "quoted" text', tmp_path / "figures" / "x.png")
     assert 'alt="a &quot;quoted&quot; text"' in shown.data
     assert (tmp_path / "figures" / "x.png").read_bytes().startswith(b"\x89PNG")

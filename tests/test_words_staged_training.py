@@ -6,6 +6,7 @@ import pandas as pd
 from crossdomain import words
 from crossdomain.profiles import load_profile
 from crossdomain.stats import Interval
+from crossdomain.words import staged_training as say
 
 TITLES = {"code": "Code", "math": "Math", "qa": "QA", "cw": "CW"}
 PROFILE = load_profile("smoke")
@@ -37,14 +38,14 @@ def test_points_are_written_with_their_interval_and_a_true_minus() -> None:
 
 
 def test_a_refresh_that_beats_its_controls_is_said_to() -> None:
-    text = words.refresh(planted(12, 1), relearning(5), PROFILE, TITLES)
+    text = say.refresh(planted(12, 1), relearning(5), PROFILE, TITLES)
     assert "It gains more than every control" in text
     assert "“control: refresh QA” with +1.0" in text
     assert "at least 10 steps" in text and "5.0 times as many" in text
 
 
 def test_a_refresh_that_does_not_is_said_not_to() -> None:
-    text = words.refresh(planted(2, 8), relearning(np.nan), PROFILE, TITLES)
+    text = say.refresh(planted(2, 8), relearning(np.nan), PROFILE, TITLES)
     assert "does **not** gain more than every control" in text
     assert "its steps cannot be compared" in text
 
@@ -56,7 +57,7 @@ def test_stages_without_a_sure_lift_are_named() -> None:
         0.0,
         3.0,
     ] * 2  # T = 1 and greedy
-    text = words.gave_and_took(changes, PROFILE, TITLES)
+    text = say.gave_and_took(changes, PROFILE, TITLES)
     assert "in Code, Math, CW; not in QA." in text
     assert text.endswith("not surely, in QA.")
     assert "not distinguishable from 0" in text
@@ -73,9 +74,9 @@ def averages(refreshed: float, control: float) -> pd.DataFrame:
 
 
 def test_agreement_and_disagreement_with_the_paper_are_both_said() -> None:
-    good = words.agreement(compared(71.0), averages(60, 55))
+    good = say.agreement(compared(71.0), averages(60, 55))
     assert "returns 95 % of them; here they take 10.0 and it returns 90 %" in good
     assert "not** agree" not in good
-    bad = words.agreement(compared(60.0), averages(55, 60))
+    bad = say.agreement(compared(60.0), averages(55, 60))
     assert bad.count("does **not** agree") == 3
     assert "“control: refresh Code” (60.0)" in bad
