@@ -1,0 +1,134 @@
+"""Responses that a policy samples, kept as the tokens it chose, with their rewards.
+
+`generation.generate` gives texts; a response's text may be spelled by other tokens than those that were sampled, and it is
+these whose probability is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from crossdomain.domains import Domain, Item
+from crossdomain.models import stop_token_ids
+from crossdomain.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Responses that a policy sampled at temperature 1.
+
+    Attributes:
+        domain: its title.
+        split: where the prompts come from.
+        prompts: token ids of each prompt.
+        responses: token ids of each response with the token that ended it, if any; those of a prompt are consecutive.
+        rewards: of the responses, 0 for one that was cut off; shape (prompts, samples).
+    """
+
+    domain: str
+    split: str
+    prompts: Sequence[list[int]]
+    responses: Sequence[list[int]]
+    rewards: Tensor
+
+    @property
+    def data(self) -> str:
+        """Domain, prompts and samples in words."""
+        prompts, samples = self.rewards.shape
+        return f"{self.domain} on {prompts} {self.split} prompts with {samples} rollouts each"
+
+
+def sample_rollouts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    profile: Profile,
+    domain: Domain,
+    items: Sequence[Item],
+    *,
+    split: str,
+    samples: int,
+    seed: int,
+) -> Rollouts:
+    """Responses of the policy to items, sampled at temperature 1, with their rewards.
+
+    Args:
+        model: the policy.
+        tokenizer: its tokenizer, padding on the left.
+        profile: the prompt template, and how many sequences to sample at a time.
+        domain: rewards the responses.
+        items: the prompts.
+        split: where they come from, for descriptions.
+        samples: responses a prompt.
+        seed: of the sampling; the global random state is left as it was.
+
+    Raises:
+        ValueError: there are no items.
+    """
+    if not items:
+        raise ValueError(f"{domain.title}, {split}: no prompts to sample responses to")
+    stop = stop_token_ids(tokenizer, domain.stop)
+    config = GenerationConfig(
+        max_new_tokens=domain.max_new_tokens,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        eos_token_id=stop,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    texts = [profile.prompt(item.prompt, item.prefill) for item in items]
+    size = max(1, profile.evaluation_batch // samples)
+    responses: list[list[int]] = []
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(seed)
+        for start in range(0, len(texts), size):
+            chunk = [text for text in texts[start : start + size] for _ in range(samples)]
+            inputs = tokenizer(chunk, return_tensors="pt", padding=True).to(model.device)
+            output: Any = model.generate(**inputs, generation_config=config)  # type: ignore[operator]
+            responses += [_ended(row, stop) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
+    decoded = tokenizer.batch_decode(responses, skip_special_tokens=True)
+    targets = [item.target for item in items for _ in range(samples)]
+    rewards = [
+        domain.score(text, target) if ids[-1] in stop else 0.0
+        for text, target, ids in zip(decoded, targets, responses, strict=True)
+    ]
+    return Rollouts(
+        domain.title, split, tokenizer(texts)["input_ids"], responses, torch.tensor(rewards).view(-1, samples)
+    )
+
+
+def microbatches(
+    prompts: Sequence[list[int]], responses: Sequence[list[int]], size: int, device: torch.device, **columns: Tensor
+) -> list[dict[str, Tensor]]:
+    """Sequences padded on the right: `ids` (rows, width); `targets` and `mask` of the last positions, (rows, position).
+
+    A position's target is the token that follows it; the mask keeps the targets that belong to the response.
+    """
+    batches = []
+    for start in range(0, len(prompts), size):
+        rows = slice(start, start + size)
+        pairs = list(zip(prompts[rows], responses[rows], strict=True))
+        first = min(len(prompt) for prompt, _ in pairs) - 1
+        width = max(len(prompt) + len(response) for prompt, response in pairs) - 1
+        ids = torch.zeros(len(pairs), width + 1, dtype=torch.long)
+        mask = torch.zeros(len(pairs), width + 1, dtype=torch.bool)
+        for row, (prompt, response) in enumerate(pairs):
+            end = len(prompt) + len(response)
+            ids[row, :end] = torch.tensor(prompt + response)
+            mask[row, len(prompt) : end] = True
+        batch = {"ids": ids[:, :-1], "targets": ids[:, first + 1 :], "mask": mask[:, first + 1 :]}
+        batches.append(
+            {name: tensor.to(device) for name, tensor in batch.items()}
+            | {name: column[rows] for name, column in columns.items()}
+        )
+    return batches
+
+
+def _ended(ids: list[int], stop: Sequence[int]) -> list[int]:
+    end = next((i for i, token in enumerate(ids) if token in stop), len(ids) - 1)
+    return ids[: end + 1]
