@@ -62,6 +62,19 @@ def dev_score(lineage: Lineage, name: str, domain: str) -> float:
     return float(found["score"].mean())
 
 
+def test_scores(lineage: Lineage, name: str, domains: Sequence[str]) -> pd.Series:
+    """Scores at temperature 1 of a checkpoint on the test prompts of some domains, without the rest of `scores`.
+
+    Returns:
+        The mean score of each prompt in [0, 1], indexed by `domain` and `item`.
+    """
+    profile = lineage.profile
+    protocol = Protocol(
+        "test-" + "-".join(domains), {d: ["test"] for d in domains}, profile.test_prompts, profile.samples
+    )
+    return _evaluated(lineage, name, protocol).groupby(["domain", "item"], sort=False)["score"].mean()
+
+
 def curve(lineage: Lineage, name: str) -> pd.DataFrame:
     """Mean scores at temperature 1 on every domain along a stage: its start, its snapshots and its end.
 

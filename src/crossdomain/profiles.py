@@ -81,6 +81,13 @@ class Profile(BaseModel):
     snapshot_every: Count
     refresh_snapshot_every: Count
 
+    pair_steps: Count
+    precision_rates: Annotated[list[Rate], Field(min_length=1)]
+    precision_steps: Count
+    gradient_prompts: Count
+    gradient_splits: Annotated[int, Field(ge=2, multiple_of=2)]
+    route_prompts: Annotated[int, Field(ge=2)]
+
     test_prompts: Count
     curve_prompts: Count
     samples: Count
@@ -127,6 +134,11 @@ class Profile(BaseModel):
             raise ValueError(
                 f"batch_size: {self.batch_size} completions cannot be split into groups of generations="
                 f"{self.generations}; use a multiple of {self.generations}"
+            )
+        if self.gradient_prompts % self.gradient_splits:
+            raise ValueError(
+                f"gradient_prompts: {self.gradient_prompts} prompts cannot be split into gradient_splits="
+                f"{self.gradient_splits} equal parts; use a multiple of {self.gradient_splits}"
             )
         if self.attention_heads % self.key_value_heads:
             raise ValueError(

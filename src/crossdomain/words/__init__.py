@@ -7,13 +7,22 @@ import numpy as np
 from crossdomain import stats
 
 
+def plain(value: float, digits: int = 2, *, sign: bool = False) -> str:
+    """A number with a minus sign that reads as one."""
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def number(interval: stats.Interval, digits: int = 2, *, sign: bool = False) -> str:
+    """A value with its 95 % interval where there is one, such as `0.12 [0.08, 0.16]`."""
+    text = plain(interval.value, digits, sign=sign)
+    if not np.isnan(interval.low):
+        text += f" [{plain(interval.low, digits)}, {plain(interval.high, digits)}]"
+    return text
+
+
 def points(interval: stats.Interval, *, sign: bool = False) -> str:
     """A score or a difference in points, with its 95 % interval where there is one."""
-    number = f"{interval.value:+.1f}" if sign else f"{interval.value:.1f}"
-    number = number.replace("-", "−")
-    if np.isnan(interval.low):
-        return number
-    return f"{number} [{interval.low:.1f}, {interval.high:.1f}]".replace("-", "−")
+    return number(interval, 1, sign=sign)
 
 
 def sure(interval: stats.Interval) -> bool:

@@ -178,7 +178,8 @@ def refresh(changes: pd.DataFrame, relearning: pd.DataFrame, profile: Profile, t
     steps = list(dict.fromkeys(changes["step"]))[len(profile.stages) :]
     gains = {step: change(changes, step, domain) for step in steps}
     lines = [
-        f"**The paper** says that a refresh of about 3 optimisation steps recovers {titles[domain]} and leaves the others "
+        f"**The paper** says that a refresh of about 3 optimisation steps recovers {titles[domain]} and leaves the "
+        f"others "
         f"largely as they were. **We measured** for {profile.refresh_steps} steps, change of {titles[domain]} at T = 1 "
         "(greedy in brackets):\n"
     ]

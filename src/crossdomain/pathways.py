@@ -1,0 +1,364 @@
+"""Chapter 3: gradients of domains at one checkpoint (C3), the routes they share (C4), and directions on them (C5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from crossdomain import (
+    conflict,
+    directions,
+    gradients,
+    measurements,
+    objectives,
+    overlap,
+    pairs,
+    rollouts,
+    routes,
+    units,
+    weights,
+)
+from crossdomain.directions import Array, Grams
+from crossdomain.lineage import BASE, Lineage
+from crossdomain.sparsity import neuron_overlaps, step_edits
+from crossdomain.staging import expert_names
+
+ROUTE_SHARE = 0.1  # of the units are active, where a route is one set
+SHARES = (0.05, 0.1, 0.2)
+DRAWS = 500  # random routes of the control
+
+# Predictors of damage, each turned so that more of it should mean more damage.
+PREDICTORS = {
+    "gradient_conflict": "gradients: −cosine",
+    "route_gradient_conflict": "gradients on the shared route: −cosine",
+    "edit_overlap": "overlap of top-changed neurons",
+    "route_overlap": "overlap of routes",
+    "update_conflict": "experts' updates: −cosine",
+    "route_update_conflict": "experts' updates on the shared route: −cosine",
+    "update_norm": "size of B's update alone (control)",
+}
+CONTROL = "update_norm"
+
+
+# --- Gradients ---
+
+
+def gradient_grams(lineage: Lineage, name: str) -> Grams:
+    """Inner products of the parts of all domains' GRPO gradients at a checkpoint, by tensor and unit."""
+
+    def make(output: Path, work: Path) -> None:
+        checkpoint = lineage.checkpoint(name)
+        model = checkpoint.model(attn_implementation="eager")
+        domains = {domain: lineage.domains[domain] for domain in expert_names(lineage)}
+        files = gradients.save_parts(model, checkpoint.tokenizer(), lineage.profile, domains, work, seed=lineage.seed)
+        parts = {label: weights.Weights(file) for label, file in files.items()}
+        directions.grams(parts, units.shape(model.config)).save(output)
+
+    settings = ("prompt_template", "gradient_prompts", "gradient_splits", "generations", "evaluation_batch")
+    artifact = measurements.kept(
+        lineage,
+        f"gradients-{name}",
+        make=make,
+        checkpoints=[name],
+        settings={**lineage.profile.subset(*settings), "seed": lineage.seed},
+        domains=expert_names(lineage),
+        code=[gradients, objectives, rollouts, directions, units, weights],
+    )
+    return Grams.load(artifact.path)
+
+
+class GradientTables(NamedTuple):
+    """Cosines of gradients: of pairs of domains, of every matrix, and the extremes against noise."""
+
+    pairs: pd.DataFrame
+    modules: pd.DataFrame
+    extremes: pd.DataFrame
+
+
+def gradient_tables(lineages: Sequence[Lineage], name: str = BASE) -> GradientTables:
+    """The tables of `conflict` for a checkpoint of every seed, with `seed`."""
+    found: list[list[pd.DataFrame]] = [[], [], []]
+    for lineage in lineages:
+        grams = gradient_grams(lineage, name)
+        computed = (conflict.domain_cosines(grams), conflict.module_cosines(grams), conflict.extremes(grams))
+        for tables, table in zip(found, computed, strict=True):
+            tables.append(table.assign(seed=lineage.seed))
+    return GradientTables(*(pd.concat(tables, ignore_index=True) for tables in found))
+
+
+# --- Routes ---
+
+
+def route_scores(lineage: Lineage, name: str) -> pd.DataFrame:
+    """Scores of all units on every domain's test prompts, answered by the checkpoint itself: as `routes.route_scores`.
+
+    Returns:
+        A row a domain, unit and half, with the column `domain`.
+    """
+    profile = lineage.profile
+
+    def compute() -> dict[str, pd.DataFrame]:
+        checkpoint = lineage.checkpoint(name)
+        model, tokenizer = checkpoint.model(), checkpoint.tokenizer()
+        frames = []
+        for domain in expert_names(lineage):
+            items = lineage.domains[domain].items("test")[: profile.route_prompts]
+            answers = rollouts.sample_rollouts(
+                model, tokenizer, profile, lineage.domains[domain], items, split="test", samples=1, seed=lineage.seed
+            )
+            scored = routes.route_scores(
+                model,
+                tokenizer.pad_token_id,
+                answers.prompts,
+                answers.responses,
+                batch_size=profile.evaluation_batch // 4,
+                attribution=True,
+            )
+            frames.append(scored.assign(domain=domain))
+        return {"routes": pd.concat(frames, ignore_index=True)}
+
+    return measurements.tables(
+        lineage,
+        f"routes-{name}",
+        compute,
+        checkpoints=[name],
+        settings={**profile.subset("prompt_template", "route_prompts", "evaluation_batch"), "seed": lineage.seed},
+        domains=expert_names(lineage),
+        code=[routes, rollouts],
+    )["routes"]
+
+
+def active_routes(lineage: Lineage, name: str, share: float = ROUTE_SHARE) -> dict[str, pd.Series[bool]]:
+    """Every domain's active route at a checkpoint, by contribution."""
+    scores = route_scores(lineage, name)
+    found = scores.groupby("domain", sort=False)
+    return {str(domain): routes.active(routes.mean_over_halves(part), share) for domain, part in found}
+
+
+def route_overlaps(lineages: Sequence[Lineage], checkpoints: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Overlap of all pairs of domains' routes, by score, kind of unit and share.
+
+    Args:
+        lineages: one a seed.
+        checkpoints: what each is called, and its name in each lineage.
+
+    Returns:
+        A row a seed, checkpoint `at`, `score`, `kind`, `share` and pair: as `overlap.pairwise`.
+    """
+    rows = []
+    for at, names in checkpoints.items():
+        for lineage, name in zip(lineages, names, strict=True):
+            for (score, kind, share), sets in _active_sets(route_scores(lineage, name)).items():
+                layers = next(iter(sets.values())).index.get_level_values("layer").to_numpy()
+                found = overlap.pairwise({d: s.to_numpy() for d, s in sets.items()}, layers)
+                rows.append(found.assign(seed=lineage.seed, at=at, score=score, kind=kind, share=share))
+    return pd.concat(rows, ignore_index=True)
+
+
+def route_stability(lineages: Sequence[Lineage], checkpoints: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """How well a domain's own route is known: overlap with itself across prompt halves, and across seeds of one base.
+
+    Returns:
+        A row a checkpoint `at`, `score`, `kind`, `share`, `domain` and comparison (`across`: prompt halves, or seeds, which
+        share a base): `jaccard`, and `seed` (or the two).
+    """
+    rows = []
+    keys = ["at", "score", "kind", "share", "domain", "across", "seed", "jaccard"]
+    for at, names in checkpoints.items():
+        whole: dict[int, dict[tuple[str, str, float], dict[str, pd.Series[bool]]]] = {}
+        for lineage, name in zip(lineages, names, strict=True):
+            scores = route_scores(lineage, name)
+            whole[lineage.seed] = _active_sets(scores)
+            halves = [_active_sets(scores[scores["half"] == half]) for half in (0, 1)]
+            for key, sets in halves[0].items():
+                for domain, one in sets.items():
+                    value = overlap.jaccard(one.to_numpy(), halves[1][key][domain].to_numpy())
+                    rows.append((at, *key, domain, "prompt halves", str(lineage.seed), value))
+        bases = {lineage.seed: lineage.checkpoint(BASE).key for lineage in lineages}
+        for one_seed, other in combinations(bases, 2):
+            if bases[one_seed] == bases[other] and names[0] != BASE:
+                for key, sets in whole[one_seed].items():
+                    for domain, mask in sets.items():
+                        value = overlap.jaccard(mask.to_numpy(), whole[other][key][domain].to_numpy())
+                        rows.append((at, *key, domain, "seeds", f"{one_seed} {other}", value))
+    return pd.DataFrame(rows, columns=keys)
+
+
+def _active_sets(scores: pd.DataFrame) -> dict[tuple[str, str, float], dict[str, pd.Series[bool]]]:
+    """Active sets of every domain by score, kind of unit and share."""
+    found: dict[tuple[str, str, float], dict[str, pd.Series[bool]]] = {}
+    for domain, part in scores.groupby("domain", sort=False):
+        mean = routes.mean_over_halves(part)
+        for score in routes.SCORES:
+            for share in SHARES:
+                route = routes.active(mean, share, score=score)
+                for kind in (routes.NEURON, routes.HEAD):
+                    of_kind = route[route.index.get_level_values("kind") == kind]
+                    found.setdefault((score, kind, share), {})[str(domain)] = of_kind
+    return found
+
+
+# --- Directions ---
+
+
+class UpdateGrams(NamedTuple):
+    """Inner products of updates, of their signs, and of where they are not zero."""
+
+    values: Grams
+    signs: Grams
+    moved: Grams
+
+
+def update_grams(lineage: Lineage, what: str, steps: Mapping[str, tuple[str, str]]) -> UpdateGrams:
+    """Inner products of the updates of some steps (by label: the checkpoints before and after)."""
+    transforms = {"values": lambda x: x, "signs": torch.sign, "moved": _moved}
+
+    def make(output: Path, work: Path) -> None:
+        shape = units.shape(lineage.checkpoint(BASE).model().config)
+        deltas = {
+            label: weights.Delta(*(weights.Weights(lineage.checkpoint(name).path) for name in step))
+            for label, step in steps.items()
+        }
+        for name, transform in transforms.items():
+            (output / name).mkdir()
+            directions.grams(deltas, shape, transform).save(output / name)
+
+    artifact = measurements.kept(
+        lineage,
+        f"updates-{what}",
+        make=make,
+        checkpoints=[name for step in steps.values() for name in step],
+        settings={"labels": list(steps)},
+        code=[directions, units, weights],
+    )
+    return UpdateGrams(*(Grams.load(artifact.path / name) for name in transforms))
+
+
+def _moved(values: Tensor) -> Tensor:
+    return values.sign().abs()
+
+
+def expert_updates(lineage: Lineage) -> UpdateGrams:
+    """Updates of the experts from the base."""
+    return update_grams(lineage, "experts", {name: (BASE, name) for name in expert_names(lineage)})
+
+
+def stage_updates(lineage: Lineage) -> UpdateGrams:
+    """Updates of the stages of the sequence."""
+    sequence = lineage.sequence
+    stages = zip(lineage.profile.stages, sequence, sequence[1:], strict=False)
+    return update_grams(lineage, "stages", {stage: (before, after) for stage, before, after in stages})
+
+
+def update_directions(lineages: Sequence[Lineage]) -> pd.DataFrame:
+    """Cosines and sign agreement of updates of all pairs of domains, everywhere, on the shared route and off it.
+
+    The shared route of two experts is that of the base; of two stages, that of the policy after the earlier one.
+
+    Returns:
+        A row a seed, `of` (experts or stages) and pair `a`, `b`: cosines `everywhere`, `on_route`, `off_route`; `random`,
+        the mean over random routes with as many units in every layer, `random_low` and `random_high`, their 95 % band;
+        `agree`, `agree_on`, `agree_off`, the share of the coordinates where both move that agree in sign.
+    """
+    rows = []
+    for lineage in lineages:
+        after = dict(zip(lineage.profile.stages, lineage.sequence[1:], strict=False))
+        for of, found in (("experts", expert_updates(lineage)), ("stages", stage_updates(lineage))):
+            for a, b in combinations(found.values.labels, 2):
+                known = active_routes(lineage, BASE if of == "experts" else after[a])
+                row = _on_and_off(found, a, b, routes.shared(known[a], known[b]))
+                rows.append({"seed": lineage.seed, "of": of, "a": a, "b": b, **row})
+    return pd.DataFrame(rows)
+
+
+def _on_and_off(found: UpdateGrams, a: str, b: str, route: pd.Series[bool]) -> dict[str, float]:
+    at = found.values.labels.index(a), found.values.labels.index(b)
+    on, off = directions.on_route(found.values, route)
+    random = directions.cosines(directions.random_routes(found.values, route, DRAWS))[:, *at]
+    signs, moved = (directions.on_route(grams, route) for grams in (found.signs, found.moved))
+    return {
+        "everywhere": _pick(directions.cosines(found.values.total()), at),
+        "on_route": _pick(directions.cosines(on), at),
+        "off_route": _pick(directions.cosines(off), at),
+        "random": float(random.mean()),
+        "random_low": float(np.percentile(random, 2.5)),
+        "random_high": float(np.percentile(random, 97.5)),
+        "agree": _pick(directions.agreement(found.signs.total(), found.moved.total()), at),
+        "agree_on": _pick(directions.agreement(signs[0], moved[0]), at),
+        "agree_off": _pick(directions.agreement(signs[1], moved[1]), at),
+    }
+
+
+def _pick(matrix: Array, at: tuple[int, int]) -> float:
+    return float(matrix[at])
+
+
+def module_directions(lineages: Sequence[Lineage]) -> pd.DataFrame:
+    """Cosine of the experts' updates in every matrix: as `directions.matrix_cosines`, with `seed`."""
+    found = []
+    for lineage in lineages:
+        grams = expert_updates(lineage).values
+        found.append(directions.matrix_cosines(grams).assign(seed=lineage.seed))
+    return pd.concat(found, ignore_index=True)
+
+
+# --- Prediction ---
+
+
+def predictors(lineages: Sequence[Lineage]) -> pd.DataFrame:
+    """What is known of a pair before B is trained after A: a row a seed and ordered pair, a column each of `PREDICTORS`."""
+    rows = []
+    for lineage in lineages:
+        updates = update_grams(
+            lineage, "alone", {name: (BASE, pairs.alone(lineage, name)) for name in expert_names(lineage)}
+        ).values
+        cosine = directions.cosines(updates.total())
+        neurons = pd.concat(
+            [step_edits(lineage, BASE, name)["neurons"].assign(role=name, seed=0) for name in expert_names(lineage)]
+        )
+        edited = neuron_overlaps(neurons, expert_names(lineage)).query("scope == 'global'")
+        edit_overlap = {frozenset((row.a, row.b)): row.jaccard for row in edited.itertuples()}
+        for a, b in pairs.ordered(lineage):
+            at = updates.labels.index(a), updates.labels.index(b)
+            grams, known = gradient_grams(lineage, a), active_routes(lineage, a)
+            route = routes.shared(known[a], known[b])
+            neuron = known[a].index.get_level_values("kind") == routes.NEURON
+            rows.append(
+                {
+                    "seed": lineage.seed,
+                    "a": a,
+                    "b": b,
+                    "gradient_conflict": -_gradient_cosine(grams, a, b),
+                    "route_gradient_conflict": -_gradient_cosine(grams, a, b, directions.on_route(grams, route)[0]),
+                    "edit_overlap": edit_overlap[frozenset((a, b))],
+                    "route_overlap": overlap.jaccard(known[a].to_numpy()[neuron], known[b].to_numpy()[neuron]),
+                    "update_conflict": -_pick(cosine, at),
+                    "route_update_conflict": -_pick(directions.cosines(directions.on_route(updates, route)[0]), at),
+                    "update_norm": float(np.sqrt(updates.total()[at[1], at[1]])),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _gradient_cosine(grams: Grams, a: str, b: str, gram: Array | None = None) -> float:
+    table = conflict.domain_cosines(grams, gram)
+    chosen = table[((table["a"] == a) & (table["b"] == b)) | ((table["a"] == b) & (table["b"] == a))]
+    return float(chosen["cosine"].iloc[0])
+
+
+# --- What figures show ---
+
+
+def overlap_panels(overlaps: pd.DataFrame, stability: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Overlaps and stability of neurons as `plots.sparsity.overlap_heatmaps` takes them: a panel a checkpoint."""
+    pairs = overlaps[overlaps["kind"] == routes.NEURON].rename(columns={"at": "panel"})
+    own = stability[(stability["kind"] == routes.NEURON) & (stability["across"] == "prompt halves")]
+    own = own.rename(columns={"at": "panel", "domain": "label"})
+    return pairs.assign(chance_text=pairs["chance"].map("{:.2f}".format)), own
