@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,11 +19,10 @@ from torch import Tensor
 from crossdomain.curvature import ParameterSpace, gradient, hvp
 from crossdomain.objectives import Estimate, Objective, Parameters
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True)
-class Expansion:
+class Expansion(NamedTuple):
     """The first two terms of the damage of an update, at full length (t = 1).
 
     Attributes:
@@ -76,16 +76,14 @@ def taylor_damage(
     Returns:
         A row a t: `t`, `actual` and its `standard_error` over prompts, `first` = t gᵀδ, `second` = ½ t² δᵀHδ, `predicted`,
         their sum, `remainder`, actual − predicted, and `rho`, the constant of the cubic bound that this point needs:
-        6 |remainder| / (t‖δ‖)³.
+        6 |remainder| / (t‖δ‖)³, NaN if δ is zero.
 
     Raises:
-        ValueError: a t is not positive, or δ is zero.
+        ValueError: a t is not positive.
     """
     if min(t) <= 0:
         raise ValueError(f"t = {min(t)}: expected positive multiples of the update")
     terms = expansion(objective, params, delta)
-    if terms.norm == 0:
-        raise ValueError("the update is zero: there is no damage to expand")
     rows = []
     for factor in t:
         found = actual(objective, params, factor * delta)
@@ -100,7 +98,7 @@ def taylor_damage(
                 "second": second,
                 "predicted": first + second,
                 "remainder": remainder,
-                "rho": 6 * abs(remainder) / (factor * terms.norm) ** 3,
+                "rho": 6 * abs(remainder) / (factor * terms.norm) ** 3 if terms.norm else float("nan"),
             }
         )
     return pd.DataFrame(rows)

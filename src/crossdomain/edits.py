@@ -167,10 +167,10 @@ class _Tally:
             self.spectrum.add(start, change)
 
     def _moved(self, before: Tensor, change: Tensor) -> Moved:
-        """|δ| of the entries that changed (most do not), and their |w| where it is needed."""
+        """The δ that are not zero (most are), and their w where it is needed."""
         flat = change.view(-1).numpy()
         moved = np.flatnonzero(flat != 0)
-        return np.abs(flat[moved]), None if self.coarse else np.abs(before.view(-1).numpy()[moved])
+        return np.take(flat, moved), None if self.coarse else np.take(before.view(-1).numpy(), moved)
 
     def _count(self, entries: int, moved: list[Moved], rounded: list[Moved]) -> None:
         moves, sizes = _joined(moved)
@@ -271,13 +271,14 @@ def _spectrum(rows: int, columns: int) -> ColumnGram | RowSketch:
 
 def _joined(parts: list[Moved]) -> Moved:
     moves, sizes = zip(*parts, strict=True)
-    return np.concatenate(moves), None if sizes[0] is None else np.concatenate(sizes)
+    return np.abs(np.concatenate(moves)), None if sizes[0] is None else np.abs(np.concatenate(sizes))
 
 
 def _changed(moves: NDArray[np.float32], sizes: NDArray[np.float32] | None) -> NDArray[np.int64]:
     """How many entries of size |w| that moved by |δ| count as changed, by kind; without sizes, all do relatively."""
     counts = np.full(len(KINDS), len(moves))
-    counts[: len(THRESHOLDS)] = [np.count_nonzero(moves > limit) for limit in THRESHOLDS]
+    largest = moves.max(initial=0)
+    counts[: len(THRESHOLDS)] = [np.count_nonzero(moves > limit) if limit < largest else 0 for limit in THRESHOLDS]
     if sizes is not None:
         relative = [np.count_nonzero(moves > limit * sizes) for limit in THRESHOLDS]
         paper = (moves > 0) & ((moves >= PAPER_ABSOLUTE) | (moves >= PAPER_RELATIVE * sizes))

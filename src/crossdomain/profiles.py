@@ -87,6 +87,8 @@ class Profile(BaseModel):
     gradient_prompts: Count
     gradient_splits: Annotated[int, Field(ge=2, multiple_of=2)]
     route_prompts: Annotated[int, Field(ge=2)]
+    curvature_prompts: Annotated[int, Field(ge=2)]
+    curvature_directions: Count
 
     test_prompts: Count
     curve_prompts: Count

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from crossdomain import curvature, damage, measurements, objectives, rollouts, route_parameters, routes, spectrum
+from crossdomain import curvature, damage, measurements, objectives, pairs, rollouts, route_parameters, routes, spectrum
 from crossdomain.anatomy import place
 from crossdomain.curvature import ParameterSpace
 from crossdomain.damage import Subspace
-from crossdomain.lineage import Lineage
+from crossdomain.lineage import BASE, Lineage
 from crossdomain.objectives import Objective, Parameters
 from crossdomain.pathways import active_routes
 from crossdomain.staging import expert_names, interferes, learned
@@ -137,8 +137,9 @@ def path(lineage: Lineage) -> dict[str, pd.DataFrame]:
 
     Returns:
         `path`: the rows of `damage.taylor_damage` for the two objectives (`objective`, `data`).
-        `controls`: a row a direction at t = 1: `direction` (the later stages; random, the same norm in every tensor; shuffled
-        coordinates within every tensor) or loss (another domain's), `draw`, `first`, `second`, `actual`.
+        `controls`: a row a control at t = 1: `direction` (the later stages; random with the same norm in every tensor; the
+        same entries shuffled within every tensor; the later stages, but another domain's loss), `draw`, `first`,
+        `second`, `actual`.
         `cross`: ½ δ_iᵀHδ_j by module: `i`, `j`, `value`.
         `drift`: the rows of `damage.hessian_drift`.
     """
@@ -242,6 +243,7 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
                 .assign(space=space)
             )
             summary.append(_summary(space, chosen, at, delta, mask, subspace, found.values, contributions))
+        assert masks["route"] is not None
         route = at.space.coordinates(masks["route"])
         for label, subspace, draw in _control_subspaces(lineage, case, at, delta, route, directions):
             captured.append(damage.captured(reported, at.params, delta, subspace, ks).assign(subspace=label, draw=draw))
@@ -256,13 +258,13 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
 
 
 def _masks(lineage: Lineage, case: Case, at: Point) -> dict[str, Tensor | None]:
-    """Coordinates of each of `SPACES`: what A's route shares with a later domain's, its MLP and attention parts, and all."""
+    """Coordinates of each of `SPACES`: what A's route shares with later domains', its MLP and attention parts, and all."""
     active = active_routes(lineage, case.before, ROUTE_SHARE)
     stages = lineage.profile.stages
     later = stages[stages.index(case.domain) + 1 :]
     used_later = functools.reduce(operator.or_, (active[domain] for domain in later))
     shared = routes.shared(active[case.domain], used_later)
-    neurons, heads = (routes.units_by_layer(shared, kind) for kind in (routes.NEURON, routes.HEAD))
+    neurons, heads = routes.units_by_layer(shared)
     nothing: Mapping[int, Any] = {}
 
     def mask(neurons: Mapping[int, Any], heads: Mapping[int, Any]) -> Tensor:
@@ -321,3 +323,103 @@ def _control_subspaces(
         found.append(("random in the route", damage.random_subspace(size, k, coordinates=route, seed=draw), draw))
         found.append(("random", damage.random_subspace(size, k, seed=draw), draw))
     return found
+
+
+# --- Assumptions ---
+
+
+def stationarity(lineage: Lineage) -> pd.DataFrame:
+    """Whether the first-order term shrinks as A is trained further: the main case's δ at checkpoints of A's own stage.
+
+    Returns:
+        A row a checkpoint: `checkpoint`, `step` of A's stage (those of the refresh without damage counted on),
+        `gradient_norm`, `first`, `second` and `actual`, on test prompts.
+    """
+    case = main_case(lineage)
+    stage = lineage.stage(case.before)
+    further = f"{case.before}-re{case.domain}"
+    points = [(step, f"{case.before}@{step}") for step in lineage.checkpoint(case.before).snapshots()[1::2]]
+    points += [(stage.steps, case.before), (stage.steps + lineage.stage(further).steps, further)]
+
+    def compute() -> measurements.Tables:
+        delta = update(lineage, case.before, case.after)
+        rows = []
+        for step, name in points:
+            at = point(lineage, name)
+            loss = loss_of(lineage, name, at, case.domain, "test")
+            terms, found = damage.expansion(loss, at.params, delta), damage.actual(loss, at.params, delta)
+            rows.append({"checkpoint": name, "step": step, **terms._asdict(), "actual": found.value})
+        return {"stationarity": pd.DataFrame(rows)}
+
+    names = [*(name for _, name in points), case.after]
+    return _kept(lineage, "damage-stationarity", names, compute)["stationarity"]
+
+
+# --- Who will hurt whom ---
+
+
+def predictions(lineage: Lineage) -> dict[str, pd.DataFrame]:
+    """The damage of every ordered pair, predicted at A's expert from B's expert alone.
+
+    Returns:
+        `pairs`: a row a pair `a`, `b`: `first`, `second`, `predicted` (their sum) on A's training prompts; `divergence`,
+        ½ δᵀFδ for the KL objective, which needs no reward; `added`, the actual damage of adding B's update to A's expert,
+        on test prompts.
+        `lengths`: a row a pair and multiple `t` of B's update: the rows of `damage.taylor_damage` on test prompts.
+        `sequence`: a row a stage B of the sequence and a domain A before it: `a`, `b`, `first`, `second`, `predicted` at the
+        checkpoint after A, for the update of that stage.
+    """
+    domains = expert_names(lineage)
+    after = dict(zip(lineage.profile.stages, lineage.sequence[1:], strict=False))
+    before = dict(zip(lineage.profile.stages, lineage.sequence, strict=False))
+
+    def compute() -> measurements.Tables:
+        alone = {b: update(lineage, BASE, pairs.alone(lineage, b)) for b in domains}
+        rows, lengths, sequence = [], [], []
+        for a in domains:
+            at = point(lineage, a)
+            chosen, reported = (loss_of(lineage, a, at, a, split) for split in ("train", "test"))
+            divergence = divergence_of(lineage, a, at, a, "train")
+            for b in domains:
+                if b == a:
+                    continue
+                terms = damage.expansion(chosen, at.params, alone[b])
+                along = damage.taylor_damage(reported, at.params, alone[b], LENGTHS).assign(a=a, b=b)
+                lengths.append(along)
+                rows.append(
+                    {
+                        "a": a,
+                        "b": b,
+                        "first": terms.first,
+                        "second": terms.second,
+                        "predicted": terms.first + terms.second,
+                        "divergence": damage.expansion(divergence, at.params, alone[b]).second,
+                        "added": float(along.loc[along["t"] == 1, "actual"].iloc[0]),
+                    }
+                )
+        for i, a in enumerate(lineage.profile.stages):
+            at = point(lineage, after[a])
+            loss = loss_of(lineage, after[a], at, a, "test")
+            for b in lineage.profile.stages[i + 1 :]:
+                terms = damage.expansion(loss, at.params, update(lineage, before[b], after[b]))
+                found = {"first": terms.first, "second": terms.second, "predicted": terms.first + terms.second}
+                sequence.append({"a": a, "b": b, **found})
+        return {
+            "pairs": pd.DataFrame(rows),
+            "lengths": pd.concat(lengths, ignore_index=True),
+            "sequence": pd.DataFrame(sequence, columns=["a", "b", "first", "second", "predicted"]),
+        }
+
+    checkpoints = [*domains, *(pairs.alone(lineage, b) for b in domains), *lineage.sequence]
+    return _kept(lineage, "damage-pairs", checkpoints, compute)
+
+
+def over_seeds(
+    lineages: Sequence[Lineage], study: Callable[[Lineage], Mapping[str, pd.DataFrame]]
+) -> dict[str, pd.DataFrame]:
+    """The tables of a study of every seed, with `seed`."""
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for lineage in lineages:
+        for name, table in study(lineage).items():
+            parts.setdefault(name, []).append(table.assign(seed=lineage.seed))
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
