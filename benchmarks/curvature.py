@@ -10,8 +10,8 @@ time      a Hessian-vector product against a gradient, taken in turn; medians
 memory    the peak of a process that loads the model and takes one, against one that takes a gradient. Loading alone is
           measured too: the net peak is what is added to it, the vector multiplied included
 growth    both with four times the prompts: time should grow like them, memory not at all
-eigenpairs  the 20 largest of the KL Hessian of a lightly trained `cpu` model: `spectrum.top_eigenpairs` against SciPy's
-          eigsh on curvlinops' Hessian operator, with the same data, starting vector and tolerance
+eigenpairs  the 20 largest of the KL Hessian of a lightly trained `cpu` model, by SciPy's eigsh: every product that it
+          asks for is taken by `spectrum.HessianOperator` and by curvlinops' Hessian operator in turn, with the same data
 
 Every measurement has a process of its own. Times are those of the processor: with one thread they are the wall times of
 an idle machine, and a busy one disturbs them less.
@@ -23,18 +23,18 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
-import math
 import os
 import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from crossdomain import paths, provenance
-from crossdomain.curvature import ParameterSpace, gradient, hvp
+from crossdomain.curvature import ParameterSpace, ggn_vp, gradient, hvp
 from crossdomain.domains import load_domain
 from crossdomain.models import tiny_model, tiny_tokenizer
 from crossdomain.objectives import (
@@ -61,25 +61,28 @@ from crossdomain.rollouts import Rollouts, sample_rollouts
 from crossdomain.spectrum import HessianOperator, top_eigenpairs
 from crossdomain.training import quiet
 
+T = TypeVar("T")
+
 HVP_TIME, HVP_MEMORY = 4.0, 1.5  # limits, in gradients
 GROWTH_TIME, GROWTH_MEMORY = 1.15, 1.05  # limits with four times the prompts: time over four, and memory
 EIGENPAIRS_TIME = 1.0  # limit, in curvlinops' time
-TOLERANCE = 1e-3
+TOLERANCE = 1e-3  # of eigenpairs
+AGREEMENT = 1e-4  # limit of the relative difference of products, in float32
 
 SIZES = {  # of microbatches, and shapes of sequences
     "cpu": {"rows": 512, "batch_size": 256, "prompt": 7, "response": 4},
-    "large": {"rows": 16, "batch_size": 8, "prompt": 12, "response": 5},
+    "large": {"rows": 32, "batch_size": 16, "prompt": 12, "response": 5},
 }
 
 
 def model_of(name: str) -> PreTrainedModel:
     """The `cpu` profile's model or the large one, with random weights."""
     torch.manual_seed(0)
-    model: PreTrainedModel
+    model: Any  # transformers types its models loosely
     if name == "cpu":
         model = tiny_model(load_profile("cpu"), tiny_tokenizer(), 0)
     else:
-        model = Qwen3ForCausalLM(
+        model = Qwen3ForCausalLM(  # type: ignore[no-untyped-call]
             Qwen3Config(
                 vocab_size=32_000,
                 hidden_size=640,
@@ -93,7 +96,9 @@ def model_of(name: str) -> PreTrainedModel:
             )
         )
     model.set_attn_implementation("eager")
-    return model.eval()
+    model.eval()
+    found: PreTrainedModel = model
+    return found
 
 
 def objective_of(model: PreTrainedModel, name: str, times: int = 1, loss: str = "weighted") -> Objective:
@@ -120,7 +125,7 @@ def objective_of(model: PreTrainedModel, name: str, times: int = 1, loss: str = 
 def random_vector(params: Parameters) -> Tensor:
     """A direction of unit length, shape (p,)."""
     vector = torch.randn(ParameterSpace(params).size, generator=torch.Generator().manual_seed(1))
-    return vector / vector.norm()
+    return torch.nn.functional.normalize(vector, dim=0)
 
 
 def processor_seconds(function: Callable[[], object]) -> float:
@@ -130,38 +135,80 @@ def processor_seconds(function: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def time_ratio(name: str, loss: str, repeats: int) -> dict[str, Any]:
-    """Medians of gradient and product, taken in turn."""
+def time_ratio(name: str, loss: str, repeats: int) -> dict[str, float]:
+    """Median seconds of gradient and products, taken in turn."""
     model = model_of(name)
     objective, params = objective_of(model, name, loss=loss), parameters(model)
     vector = random_vector(params)
-    calls = {"gradient": lambda: gradient(objective, params), "product": lambda: hvp(objective, params, vector)}
+    calls: dict[str, Callable[[], object]] = {
+        "gradient": lambda: gradient(objective, params),
+        "product": lambda: hvp(objective, params, vector),
+        "gauss_newton_product": lambda: ggn_vp(objective, params, vector),
+    }
     seconds: dict[str, list[float]] = {call: [] for call in calls}
     for _ in range(repeats + 1):
         for call, function in calls.items():
             seconds[call].append(processor_seconds(function))
     medians = {call: statistics.median(values[1:]) for call, values in seconds.items()}  # the first warms up
-    return {**medians, "ratio": medians["product"] / medians["gradient"], "parameters": len(vector)}
+    return {**medians, "ratio": medians["product"] / medians["gradient"]}
 
 
-def cost(name: str, work: str, times: int = 1) -> dict[str, float]:
-    """Peak memory of this process, in MiB, once it has done some work; and the seconds a second go takes."""
+def peak(name: str, work: str, times: int = 1) -> float:
+    """Peak memory, in MiB, of a process that loads model and data and does some work twice."""
     model = model_of(name)
     objective, params = objective_of(model, name, times), parameters(model)
-    seconds = math.nan
-    if work == "gradient":
-        gradient(objective, params)
-        seconds = processor_seconds(lambda: gradient(objective, params))
-    elif work == "product":
-        vector = random_vector(params)
-        hvp(objective, params, vector)
-        seconds = min(processor_seconds(lambda: hvp(objective, params, vector)) for _ in range(2))
-    return {"peak": 1024 * provenance.peak_memory_gib(), "seconds": seconds}
+    for _ in range(2):
+        if work == "gradient":
+            gradient(objective, params)
+        elif work == "product":
+            hvp(objective, params, random_vector(params))
+    return 1024 * provenance.peak_memory_gib()
+
+
+def memory(name: str) -> dict[str, float]:
+    """Peaks of processes that load, take a gradient, and take a product."""
+    loading, of_gradient, of_product = (in_own_process(peak, name, work) for work in ("loading", "gradient", "product"))
+    return {
+        "loading": loading,
+        "gradient": of_gradient,
+        "product": of_product,
+        "ratio": of_product / of_gradient,
+        "net_ratio": (of_product - loading) / (of_gradient - loading),
+    }
+
+
+def growth(work: str, repeats: int) -> dict[str, float]:
+    """Time and peak with four times the prompts, over those with the prompts alone."""
+    seconds = in_own_process(seconds_by_prompts, work, repeats)
+    peaks = [in_own_process(peak, "cpu", work, times) for times in (1, 4)]
+    return {"time_ratio": seconds[1] / seconds[0] / 4, "memory_ratio": peaks[1] / peaks[0]}
+
+
+def seconds_by_prompts(work: str, repeats: int) -> list[float]:
+    """Median seconds with the prompts and with four times as many, taken in turn."""
+    model = model_of("cpu")
+    params = parameters(model)
+    vector = random_vector(params)
+    compute: Callable[[Objective, Parameters], Tensor] = (
+        gradient if work == "gradient" else functools.partial(hvp, vector=vector)
+    )
+    objectives = [objective_of(model, "cpu", times) for times in (1, 4)]
+    compute(objectives[0], params)  # warms up
+    seconds: list[list[float]] = [[], []]
+    for _ in range(repeats):
+        for objective, found in zip(objectives, seconds, strict=True):
+            found.append(processor_seconds(functools.partial(compute, objective, params)))
+    return [statistics.median(values) for values in seconds]
 
 
 def lightly_trained(rows: int, steps: int) -> tuple[PreTrainedModel, Rollouts]:
     """The `cpu` model after some steps of imitating Math's answers, and its own rollouts, two a prompt."""
-    model, tokenizer, profile, domain = model_of("cpu"), tiny_tokenizer(), load_profile("cpu"), load_domain("arithmetic")
+    model, tokenizer, profile, domain = (
+        model_of("cpu"),
+        tiny_tokenizer(),
+        load_profile("cpu"),
+        load_domain("arithmetic"),
+    )
     items = domain.items("train")[: rows // 2]
     prompts = tokenizer([item.prompt for item in items])["input_ids"]
     answers = tokenizer([item.target + tokenizer.eos_token for item in items], add_special_tokens=False)["input_ids"]
@@ -214,7 +261,7 @@ def curvlinops_operator(model: PreTrainedModel, rollouts: Rollouts) -> LinearOpe
     """The Hessian of the same KL as curvlinops takes it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        from curvlinops import HessianLinearOperator
+        from curvlinops import HessianLinearOperator  # type: ignore[import-untyped]
 
     model = copy.deepcopy(model)
     for layer in model.model.layers:
@@ -231,23 +278,129 @@ def curvlinops_operator(model: PreTrainedModel, rollouts: Rollouts) -> LinearOpe
     return operator
 
 
+class Race(LinearOperator):
+    """An operator whose products are taken by several in turn, each timed; the first one's are used."""
+
+    def __init__(self, operators: dict[str, LinearOperator]) -> None:
+        self.operators = operators
+        self.seconds = dict.fromkeys(operators, 0.0)
+        self.products, self.difference = 0, 0.0
+        first = next(iter(operators.values()))
+        super().__init__(dtype=first.dtype, shape=first.shape)  # type: ignore[call-arg]  # SciPy's types lack it
+
+    def _matvec(self, x: Any) -> Any:
+        found = []
+        for name, operator in self.operators.items():
+            start = time.process_time()
+            found.append(operator.matvec(x))
+            self.seconds[name] += time.process_time() - start
+        self.products += 1
+        apart = max(np.linalg.norm(other - found[0]) / np.linalg.norm(found[0]) for other in found[1:])
+        self.difference = max(self.difference, float(apart))
+        return found[0]
+
+
 def eigenpairs(rows: int, k: int, steps: int) -> dict[str, Any]:
-    """The k largest eigenvalues of the KL Hessian, by the project's operator and by curvlinops'."""
+    """The k largest eigenvalues of a KL Hessian, every product taken by this project and by curvlinops."""
     model, rollouts = lightly_trained(rows, steps)
-    operators = {"ours": HessianOperator(kl(model, rollouts), parameters(model)), "curvlinops": curvlinops_operator(model, rollouts)}
-    report: dict[str, Any] = {"rows": rows, "k": k}
-    values = {}
-    for name, operator in operators.items():
-        start = time.process_time()
-        found = top_eigenpairs(operator, k, tol=TOLERANCE)
-        report[name] = {
-            "seconds": time.process_time() - start,
-            "largest_residual": float((found.residuals / found.values).max()),
-        }
-        values[name] = found.values
-    ours = operators["ours"]
-    report["products"] = ours.products
-    report["difference"] = float(np.abs(values["ours"] / values["curvlinops"] - 1).max())
-    report["eigenvalues"] = values["ours"].tolist()
-    report["ratio"] = report["ours"]["seconds"] / report["curvlinops"]["seconds"]
-    return report
+    params = parameters(model)
+    race = Race(
+        {"ours": HessianOperator(kl(model, rollouts), params), "curvlinops": curvlinops_operator(model, rollouts)}
+    )
+    race.matvec(random_vector(params).numpy())  # warms up
+    race.seconds = dict.fromkeys(race.operators, 0.0)
+    found = top_eigenpairs(race, k, tol=TOLERANCE)
+    return {
+        "rows": rows,
+        "k": k,
+        "seconds": race.seconds,
+        "products": race.products,
+        "largest_relative_residual": float((found.residuals / found.values).max()),
+        "largest_relative_difference": race.difference,
+        "eigenvalues": found.values.tolist(),
+        "ratio": race.seconds["ours"] / race.seconds["curvlinops"],
+    }
+
+
+def in_own_process(function: Callable[..., T], *arguments: object) -> T:
+    """The function's result from a fresh process, whose peak memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def checks(quick: bool) -> Iterator[dict[str, Any]]:
+    """Measure one thing after the other: what it is, its value, its limit and details."""
+
+    def check(what: str, value: float, limit: float, details: dict[str, Any]) -> dict[str, Any]:
+        return {"what": what, "value": value, "limit": limit, "passed": value <= limit, "details": details}
+
+    names = ["cpu"] if quick else ["cpu", "large"]
+    for name, loss in [("cpu", "weighted"), ("cpu", "kl"), *([] if quick else [("large", "weighted")])]:
+        found = in_own_process(time_ratio, name, loss, 3 if name == "large" else 5)
+        yield check(f"time of a product in gradients, {name} model, {loss}", found["ratio"], HVP_TIME, found)
+    for name in names:
+        found = memory(name)
+        yield check(f"peak memory of a product in gradients, {name} model", found["ratio"], HVP_MEMORY, found)
+    for work in ("gradient", "product"):
+        found = growth(work, 2 if quick else 3)
+        yield check(f"time of a {work} with 4 times the prompts, over 4", found["time_ratio"], GROWTH_TIME, found)
+        yield check(f"peak memory of a {work} with 4 times the prompts", found["memory_ratio"], GROWTH_MEMORY, {})
+    rows, k = 256, 5 if quick else 20
+    pairs = in_own_process(eigenpairs, rows, k, 20)
+    yield check(f"time of {k} eigenpairs from {rows} rollouts, in curvlinops'", pairs["ratio"], EIGENPAIRS_TIME, pairs)
+    yield check(
+        "relative difference of a product from curvlinops'", pairs["largest_relative_difference"], AGREEMENT, {}
+    )
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print a check."""
+    verdict = "" if found["passed"] else "   BROKEN"
+    print(f"{found['what']:68}{found['value']:9.3g}   limit {found['limit']:g}{verdict}")
+    for key, value in found["details"].items():
+        if isinstance(value, dict):
+            print(f"    {key}: " + "; ".join(f"{name} {number:.3g}" for name, number in value.items()))
+        elif isinstance(value, float):
+            print(f"    {key} {value:.4g}")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Measure, print and write the report; the exit status."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="the small model alone, and fewer eigenpairs")
+    parser.add_argument("--output", type=Path, default=paths.runs() / "benchmarks" / "curvature.json", help="report")
+    options = parser.parse_args()
+    quiet()
+    found = []
+    for result in checks(options.quick):
+        show(result)
+        found.append(result)
+    passed = all(result["passed"] for result in found)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(
+        json.dumps(
+            {
+                "benchmark": "curvature: Hessian-vector products and eigenpairs",
+                "passed": passed,
+                "quick": options.quick,
+                "load_average": os.getloadavg()[0],
+                "hardware": provenance.hardware(),
+                "versions": provenance.versions((*provenance.PACKAGES, "curvlinops-for-pytorch")),
+                "commit": provenance.git_commit(),
+                "checks": found,
+            },
+            indent=1,
+        )
+    )
+    broken = [result["what"] for result in found if not result["passed"]]
+    print(
+        f"\n{'all within limits' if passed else 'NOT within limits: ' + '; '.join(broken)}; report in {options.output}"
+    )
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

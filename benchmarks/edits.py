@@ -184,7 +184,7 @@ def bare(delta: Delta) -> None:
             old, new = (side.reshape(-1) for side in delta.pair(name, start, stop))
             for first in range(0, len(old), edits.BLOCK):
                 block = slice(first, min(first + edits.BLOCK, len(old)))
-                before, after = (row[: block.stop - first] for row in memory)
+                before, after = memory[:, : block.stop - first]
                 after.copy_(new[block]).sub_(before.copy_(old[block]))
 
 

@@ -44,9 +44,6 @@ TENSOR_COLUMNS = [
 SHARE_COLUMNS = [*PLACE_COLUMNS, "subtraction", "kind", "threshold", "unchanged", "parameters"]
 
 
-Moved = tuple[NDArray[np.float32], NDArray[np.float32] | None]  # |δ| of entries, and their |w|
-
-
 @dataclass(frozen=True)
 class Edits:
     """The change from one checkpoint to another.
@@ -134,8 +131,9 @@ class _Tally:
         self.rows, self.columns = (shape[0] if shape else 1), math.prod(shape[1:])
         self.spectrum = _spectrum(self.rows, self.columns) if len(shape) > 1 else None
         self.axis = neuron_axis(name)
-        self.square_before, self.max_abs = 0.0, 0.0
-        self.row_norms, self.column_squares = torch.zeros(self.rows), torch.zeros(self.columns, dtype=torch.float64)
+        self.row_norms = torch.zeros(2, self.rows)  # of before and of the change
+        self.column_squares = torch.zeros(self.columns, dtype=torch.float64)
+        self.max_abs = 0.0
         self.unchanged = np.zeros((len(SUBTRACTIONS), len(KINDS)), dtype=np.int64)
 
     def read(self, delta: Delta) -> None:
@@ -143,54 +141,46 @@ class _Tally:
         step = max(1, min(self.rows, BLOCK // max(1, self.columns)))
         buffers = torch.empty(2, step, self.columns)  # fresh memory would cost as much as the arithmetic
         for start, stop in chunks(delta, self.name, READ):
-            old, new = (side.reshape(stop - start, self.columns) for side in delta.pair(self.name, start, stop))
-            moved: list[Moved] = []
-            rounded: list[Moved] = []
-            for first in range(0, stop - start, step):
-                block = slice(first, min(first + step, stop - start))
-                before = buffers[0, : block.stop - first].copy_(old[block])
-                change = buffers[1, : block.stop - first].copy_(new[block]).sub_(before)
-                self._add(start + first, before, change)
-                moved.append(self._moved(before, change))
-                if not self.same_dtype:
-                    rounded.append(self._moved(before, new[block].to(self.dtype).float() - before))
-            self._count(old.numel(), moved, rounded or moved)
-        if not math.isfinite(self.square_before + float(self.row_norms.sum())):
+            cuts = list(range(step, stop - start, step))
+            sides = (side.reshape(-1, self.columns).tensor_split(cuts) for side in delta.pair(self.name, start, stop))
+            for old, new in zip(*sides, strict=True):
+                self._add(start, old, new, buffers[:, : len(old)])
+                start += len(old)
+        if not self.row_norms.isfinite().all():
             raise ValueError(f"{self.name} holds values that are not finite; expected the weights of a trained model")
 
-    def _add(self, start: int, before: Tensor, change: Tensor) -> None:
-        self.square_before += float(torch.linalg.vector_norm(before, dim=1).double().square().sum())
-        torch.linalg.vector_norm(change, dim=1, out=self.row_norms[start : start + len(change)])
-        if self.axis == 1:
-            self.column_squares += change.square().sum(dim=0)
+    def _add(self, start: int, old: Tensor, new: Tensor, buffers: Tensor) -> None:
+        before, change = buffers.unbind()
+        change.copy_(new).sub_(before.copy_(old))
+        torch.linalg.vector_norm(buffers, dim=2, out=self.row_norms[:, start : start + len(old)])
         if self.spectrum is not None:
             self.spectrum.add(start, change)
-
-    def _moved(self, before: Tensor, change: Tensor) -> Moved:
-        """The δ that are not zero (most are), and their w where it is needed."""
-        flat = change.view(-1).numpy()
-        moved = np.flatnonzero(flat != 0)
-        return np.take(flat, moved), None if self.coarse else np.take(before.view(-1).numpy(), moved)
-
-    def _count(self, entries: int, moved: list[Moved], rounded: list[Moved]) -> None:
-        moves, sizes = _joined(moved)
+        if self.axis == 1:
+            self.column_squares += change.square().sum(dim=0)
+        moves, sizes = self._moved(before, change)
         self.max_abs = max(self.max_abs, float(moves.max(initial=0)))
         stored = changed = _changed(moves, sizes)
         if self.dtype != torch.float32:
-            moves, sizes = (moves, sizes) if rounded is moved else _joined(rounded)
+            if not self.same_dtype:
+                moves, sizes = self._moved(before, new.to(self.dtype).float() - before)
             stored = _changed(torch.from_numpy(moves).to(self.dtype).float().numpy(), sizes)
-        self.unchanged += entries - np.stack([stored, changed])
+        self.unchanged += change.numel() - np.stack([stored, changed])
+
+    def _moved(self, before: Tensor, change: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """|δ| of the entries that moved (most do not), and their |w| where it is needed."""
+        flat = change.view(-1).numpy()
+        moved = np.flatnonzero(flat != 0)
+        return np.abs(np.take(flat, moved)), None if self.coarse else np.abs(np.take(before.view(-1).numpy(), moved))
 
     def row(self) -> tuple[object, ...]:
         """The tensor's row of `Edits.tensors`, from `parameters` on."""
-        row_squares = self.row_norms.double().square()
-        square = float(row_squares.sum())
-        before, change = math.sqrt(self.square_before), math.sqrt(square)
+        _, row_squares = self.row_norms.double().square()
+        before, change = self.row_norms.double().norm(dim=1).tolist()
         rank, method = math.nan, "n/a"
         if self.spectrum is not None:
             method = self.spectrum.method
             fourth = self.spectrum.fourth_moment(row_squares)
-            rank = square**2 / fourth if square else math.nan
+            rank = change**4 / fourth if change else math.nan
         relative = change / before if before else math.nan
         dtype = str(self.dtype).removeprefix("torch.")
         return self.parameters, before, change, relative, self.max_abs, rank, method, dtype
@@ -206,7 +196,7 @@ class _Tally:
     @property
     def neurons(self) -> Tensor | None:
         """Squared change of each neuron in this tensor, shape (neurons,); None where it has none."""
-        return None if self.axis is None else (self.row_norms.double().square(), self.column_squares)[self.axis]
+        return None if self.axis is None else (self.row_norms[1].double().square(), self.column_squares)[self.axis]
 
 
 class ColumnGram:
@@ -267,11 +257,6 @@ class RowSketch:
 
 def _spectrum(rows: int, columns: int) -> ColumnGram | RowSketch:
     return ColumnGram(columns) if columns <= min(rows, EXACT) else RowSketch(rows, columns)
-
-
-def _joined(parts: list[Moved]) -> Moved:
-    moves, sizes = zip(*parts, strict=True)
-    return np.abs(np.concatenate(moves)), None if sizes[0] is None else np.abs(np.concatenate(sizes))
 
 
 def _changed(moves: NDArray[np.float32], sizes: NDArray[np.float32] | None) -> NDArray[np.int64]:

@@ -141,7 +141,7 @@ def units_by_layer(route: pd.Series[bool]) -> tuple[dict[int, NDArray[np.int64]]
     units = route[route].index.to_frame(index=False)
     neurons, heads = (
         {
-            cast(int, layer): group.to_numpy(np.int64)
+            cast(int, layer): group.to_numpy(np.int64, copy=True)
             for layer, group in units[units["kind"] == kind].groupby("layer")["index"]
         }
         for kind in (NEURON, HEAD)

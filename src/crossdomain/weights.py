@@ -1,8 +1,9 @@
 """Checkpoints on disk, read a slice at a time, and the difference of two of them.
 
-A slice is a view of the file mapped into memory for that slice alone: its pages are given back with the tensor, so that
-what is resident is a chunk and never a model. (One mapping kept open would count every page it ever touched; the
-library's `pread` backend reads a whole tensor for every slice of it.)
+A slice is a view of the file, mapped into memory for that slice alone: its pages are given back with the tensor, so that
+what is resident is a chunk and never a model. (A mapping kept open would hold on to every page that was ever read through
+it, and the library's `pread` backend reads a whole tensor for every slice of it.) To open a large file takes 0.2 ms, about
+as long as to read a million entries: chunks should not be much smaller.
 """
 
 from __future__ import annotations

@@ -1,0 +1,139 @@
+"""Chapter 4: how few directions hold the main case's damage (C7), on the shared route and beyond it."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from crossdomain import curvature, damage, measurements, objectives, route_parameters, routes, spectrum
+from crossdomain.damage import Subspace
+from crossdomain.lineage import Lineage
+from crossdomain.objectives import Objective
+from crossdomain.pathways import active_routes
+from crossdomain.second_order import Case, Point, kept, loss_of, main_case, point, rollouts_of, update
+
+ROUTE_SHARE = 0.2  # of the units of each kind is a domain's route: the conflict subspace lies on what two routes share
+SPACES = ("route", "route, MLP", "route, attention", "all parameters")
+
+
+def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
+    """How much of the main case's damage few directions hold.
+
+    Returns:
+        `captured`: the rows of `damage.captured` on test prompts for every `subspace` of `SPACES` and control, with `draw`.
+        `summary`: a row a space of `SPACES`: `parameters` in it, `norm_share` and `quadratic_share` of δ restricted to it,
+        `participation_ratio` of the contributions of its directions, `needed_50`, `needed_80`, `needed_90` directions for a
+        share of δᵀHδ (NaN if all computed ones are too few), `kappa` of the first 8 and `top_eigenvalue`.
+        `spectrum`: `space`, `index`, `eigenvalue`, `contribution` ½λc² to the damage, on training prompts.
+    """
+    case = main_case(lineage)
+
+    def compute() -> measurements.Tables:
+        at, delta = point(lineage, case.before), update(lineage, case.before, case.after)
+        chosen, reported = (loss_of(lineage, case.before, at, case.domain, split) for split in ("train", "test"))
+        masks = _masks(lineage, case, at)
+        directions = lineage.profile.curvature_directions
+        ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= directions]
+        captured, summary, spectra = [], [], []
+        curved = damage.expansion(reported, at.params, delta)
+        for space, mask in masks.items():
+            hessian = spectrum.HessianOperator(chosen, at.params, mask)
+            found = spectrum.top_eigenpairs(hessian, directions, tol=1e-2, seed=lineage.seed)
+            subspace = Subspace(found.vectors, hessian.coordinates, at.space.size)
+            captured.append(damage.captured(reported, at.params, delta, subspace, ks).assign(subspace=space, draw=0))
+            inside = delta if hessian.coordinates is None else delta[hessian.coordinates]
+            contributions = 0.5 * found.values * (found.vectors.T @ inside.numpy()) ** 2
+            spectra.append(
+                pd.DataFrame({"eigenvalue": found.values, "contribution": contributions})
+                .rename_axis("index")
+                .reset_index()
+                .assign(space=space)
+            )
+            summary.append(_summary(space, chosen, at, delta, mask, subspace, found.values, contributions))
+        assert masks["route"] is not None
+        route = at.space.coordinates(masks["route"])
+        for label, subspace, draw in _control_subspaces(lineage, case, at, delta, route, directions):
+            captured.append(damage.captured(reported, at.params, delta, subspace, ks).assign(subspace=label, draw=draw))
+        return {
+            "captured": pd.concat(captured, ignore_index=True).assign(second=curved.second),
+            "summary": pd.DataFrame(summary),
+            "spectrum": pd.concat(spectra, ignore_index=True),
+        }
+
+    later = [case.before, case.after]
+    return kept(lineage, "damage-concentration", later, compute, __name__, share=ROUTE_SHARE)
+
+
+def _masks(lineage: Lineage, case: Case, at: Point) -> dict[str, Tensor | None]:
+    """Coordinates of each of `SPACES`: what A's route shares with later domains', its MLP and attention parts, and all."""
+    active = active_routes(lineage, case.before, ROUTE_SHARE)
+    stages = lineage.profile.stages
+    later = stages[stages.index(case.domain) + 1 :]
+    used_later = functools.reduce(operator.or_, (active[domain] for domain in later))
+    shared = routes.shared(active[case.domain], used_later)
+    neurons, heads = routes.units_by_layer(shared)
+    nothing: Mapping[int, Any] = {}
+
+    def mask(neurons: Mapping[int, Any], heads: Mapping[int, Any]) -> Tensor:
+        parts = {}
+        for name, shape in at.space.shapes.items():
+            found = route_parameters.route_mask(at.model.config, name, tuple(shape), neurons, heads)
+            parts[name] = torch.zeros(shape, dtype=torch.bool) if found is None else found
+        return at.space.flatten(parts)
+
+    return {
+        "route": mask(neurons, heads),
+        "route, MLP": mask(neurons, nothing),
+        "route, attention": mask(nothing, heads),
+        "all parameters": None,
+    }
+
+
+def _summary(
+    space: str,
+    loss: Objective,
+    at: Point,
+    delta: Tensor,
+    mask: Tensor | None,
+    subspace: Subspace,
+    eigenvalues: np.ndarray,
+    contributions: np.ndarray,
+) -> dict[str, Any]:
+    inside = delta if mask is None else delta * mask
+    whole, part = (damage.expansion(loss, at.params, step).second for step in (delta, inside))
+    needed = {
+        f"needed_{100 * share:.0f}": damage.directions_needed(contributions, whole, share) for share in (0.5, 0.8, 0.9)
+    }
+    return {
+        "space": space,
+        "parameters": at.space.size if mask is None else int(mask.sum()),
+        "norm_share": float((inside @ inside) / (delta @ delta)),
+        "quadratic_share": part / whole,
+        "participation_ratio": damage.participation_ratio(contributions),
+        **needed,
+        "kappa": damage.leakage(loss, at.params, subspace, min(8, subspace.basis.shape[1])),
+        "top_eigenvalue": float(eigenvalues[0]),
+    }
+
+
+def _control_subspaces(
+    lineage: Lineage, case: Case, at: Point, delta: Tensor, route: Tensor, k: int
+) -> list[tuple[str, Subspace, int]]:
+    size = at.space.size
+    own = rollouts_of(lineage, case.before, at, case.domain, "train")
+    fisher = curvature.fisher_diagonal(objectives.negative_log_likelihood(at.model, own), at.params)
+    found = [
+        ("coordinates by ½Fδ²", damage.coordinate_subspace(fisher * delta**2, k), 0),
+        ("coordinates by |δ|", damage.coordinate_subspace(delta.abs(), k), 0),
+    ]
+    for draw in range(2):
+        found.append(("random in the route", damage.random_subspace(size, k, coordinates=route, seed=draw), draw))
+        found.append(("random", damage.random_subspace(size, k, seed=draw), draw))
+    return found
