@@ -82,7 +82,9 @@ def test_a_unit_has_the_inner_products_of_its_rows_and_columns(tmp_path: Path) -
 @pytest.mark.parametrize("family", CONFIGS)
 def test_units_and_what_belongs_to_none_make_up_the_whole(tmp_path: Path, family: str) -> None:
     found = grams_of(tmp_path, family, list(vectors(tmp_path, family)))
-    owned = found.total(lambda name: bool(units.blocks(name, (8, 8), units.Shape(2, 1, 1, 1))), matrices=True)
+    sizes = {n: tuple(p.shape) for n, p in AutoModelForCausalLM.from_config(CONFIGS[family]).named_parameters()}
+    shape = units.shape(CONFIGS[family])
+    owned = found.total(lambda name: bool(name in sizes and units.blocks(name, sizes[name], shape)))
     np.testing.assert_allclose(sum(found.units[kind].sum((0, 1)) for kind in units.KINDS), owned, rtol=1e-10)
 
 

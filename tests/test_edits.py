@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
@@ -56,8 +56,8 @@ MODELS = {
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several chunks a tensor and several blocks a chunk, the last ones shorter, even in tiny models."""
-    monkeypatch.setattr(edits, "READ", 150)
-    monkeypatch.setattr(edits, "BLOCK", 70)
+    monkeypatch.setattr(edits, "READ", 600)
+    monkeypatch.setattr(edits, "BLOCK", 250)
 
 
 def compare(directory: Path, before: Tensors, after: Tensors) -> Edits:
@@ -264,6 +264,7 @@ def test_a_change_that_rounds_to_nothing_at_zero_is_unchanged_where_it_is_stored
     assert unchanged(shares, "float32", "paper") == [0]
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.floats(-1, 1, width=16), st.floats(-1, 1, width=16)), min_size=1, max_size=30),
     st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
@@ -362,9 +363,7 @@ def test_summaries_add_up_over_any_parts(tmp_path: Path) -> None:
         parts = summarise(found.shares, by)
         assert (parts["share"] == parts["unchanged"] / parts["parameters"]).all()
         sums = parts.groupby(["subtraction", "kind", "threshold"], dropna=False)["unchanged"].sum()
-        assert sums.to_dict() == whole["unchanged"].to_dict() or (
-            sums.sort_index().tolist() == whole["unchanged"].sort_index().tolist()
-        )
+        assert sums.sort_index().tolist() == whole["unchanged"].sort_index().tolist()
     assert summarise(found.shares, "layer")["layer"].isna().sum() == len(whole)  # embedding and last norm
 
 

@@ -225,7 +225,7 @@ def test_a_mask_takes_no_memory_along_the_residual_stream() -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("model.layers.0.mlp.up_proj.weight", (7, 16), "active units 0 to 9, expected indices from 0 to 6"),
+        ("model.layers.0.mlp.up_proj.weight", (7, 16), "expected 10 along axis 0"),
         ("model.layers.0.self_attn.q_proj.weight", (24, 16), "active units 0 to 9, expected indices from 0 to 3"),
         ("model.layers.1.self_attn.k_proj.weight", (8, 16), "expected 12 along axis 0"),
         ("model.layers.1.self_attn.o_proj.weight", (16, 8), "expected 24 along axis 1"),

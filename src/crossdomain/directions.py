@@ -124,8 +124,8 @@ def _add_units(layer: Tensor, block: units.Block, stacked: Tensor, start: int) -
 def cosines(gram: Array) -> Array:
     """Cosines from inner products, (…, n, n); NaN where a vector is zero."""
     norms = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(gram / (norms[..., :, None] * norms[..., None, :]))
+    product = norms[..., :, None] * norms[..., None, :]
+    return np.asarray(np.divide(gram, product, out=np.full_like(gram, np.nan), where=product > 0))
 
 
 def matrix_cosines(found: Grams) -> pd.DataFrame:

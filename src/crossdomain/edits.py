@@ -142,17 +142,20 @@ class _Tally:
         buffers = torch.empty(2, step, self.columns)  # fresh memory would cost as much as the arithmetic
         for start, stop in chunks(delta, self.name, READ):
             cuts = list(range(step, stop - start, step))
-            sides = (side.reshape(-1, self.columns).tensor_split(cuts) for side in delta.pair(self.name, start, stop))
+            sides = (
+                side.reshape(stop - start, self.columns).tensor_split(cuts)
+                for side in delta.pair(self.name, start, stop)
+            )
             for old, new in zip(*sides, strict=True):
                 self._add(start, old, new, buffers[:, : len(old)])
                 start += len(old)
-        if not self.row_norms.isfinite().all():
-            raise ValueError(f"{self.name} holds values that are not finite; expected the weights of a trained model")
 
     def _add(self, start: int, old: Tensor, new: Tensor, buffers: Tensor) -> None:
         before, change = buffers.unbind()
         change.copy_(new).sub_(before.copy_(old))
-        torch.linalg.vector_norm(buffers, dim=2, out=self.row_norms[:, start : start + len(old)])
+        norms = torch.linalg.vector_norm(buffers, dim=2, out=self.row_norms[:, start : start + len(old)])
+        if not norms.isfinite().all():
+            raise ValueError(f"{self.name} holds values that are not finite; expected the weights of a trained model")
         if self.spectrum is not None:
             self.spectrum.add(start, change)
         if self.axis == 1:

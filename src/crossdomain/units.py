@@ -1,8 +1,8 @@
 """Which rows or columns of a parameter belong to which unit: MLP neuron, attention head or key-value group.
 
-A neuron owns row i of gate_proj and up_proj and column i of down_proj; a head its rows of q_proj and columns of o_proj; a
-key-value group, which one head or several share, its rows of k_proj and v_proj. What is left (embeddings, norms, biases)
-belongs to no unit. In GPT-2 weights are transposed and q, k and v lie side by side in one matrix.
+A neuron owns row i of gate_proj and up_proj, their bias entries, and column i of down_proj; a head its rows of q_proj and
+columns of o_proj; a key-value group, which one head or several share, its rows of k_proj and v_proj. What is left
+(embeddings, norms, other biases) belongs to no unit. In GPT-2 weights are transposed and q, k and v lie side by side in one matrix.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from crossdomain.anatomy import place
 
 Kind = Literal["neuron", "head", "group"]
 KINDS: tuple[Kind, ...] = ("neuron", "head", "group")
+BIASED = ("gate_proj", "up_proj")  # whose bias entries belong to neurons
 
 
 class Shape(NamedTuple):
-    """How many units of each kind a layer has."""
+    """How many layers a model has, units of each kind in a layer, and how wide its heads are."""
 
     layers: int
     neuron: int
     head: int
     group: int
+    head_dim: int
 
 
 class Block(NamedTuple):
-    """A stretch of a matrix along one axis that holds units of one kind side by side.
+    """A stretch of a parameter along one axis that holds units of one kind side by side.
 
     Attributes:
         kind: of the units.
@@ -59,7 +61,8 @@ def shape(config: Any) -> Shape:
             f"{type(config).__name__}: expected num_hidden_layers, num_attention_heads and intermediate_size (or GPT-2's "
             f"names), found {layers}, {heads} and {neurons}"
         )
-    return Shape(layers, neurons, heads, getattr(config, "num_key_value_heads", None) or heads)
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    return Shape(layers, neurons, heads, groups, getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
 def blocks(name: str, size: tuple[int, ...], units: Shape) -> list[Block]:
@@ -71,34 +74,36 @@ def blocks(name: str, size: tuple[int, ...], units: Shape) -> list[Block]:
         units: of its model.
 
     Raises:
-        ValueError: the matrix cannot be split among the model's units.
+        ValueError: the parameter has another size than the model's units need.
     """
-    if place(name).layer is None or len(size) != 2:
+    layer, module, _ = place(name)
+    if layer is None or len(size) > 2 or (len(size) == 1 and module not in BIASED):
         return []
-    transposed = ".c_" in name  # GPT-2's Conv1D: (in, out)
+    transposed = ".c_" in name and len(size) == 2  # GPT-2's Conv1D: (in, out)
     read, write = (1, 0) if transposed else (0, 1)  # axis of a unit in a matrix that feeds it, and in one it feeds
-    match place(name).module:
+    parts: list[tuple[Kind, int]]  # kind and axis, in the order in which they lie side by side
+    match module:
         case "gate_proj" | "up_proj":
-            parts: list[tuple[Kind, int, int]] = [("neuron", read, size[read])]
+            parts = [("neuron", read)]
         case "down_proj":
-            parts = [("neuron", write, size[write])]
+            parts = [("neuron", write)]
         case "q_proj":
-            parts = [("head", read, size[read])]
+            parts = [("head", read)]
         case "o_proj":
-            parts = [("head", write, size[write])]
+            parts = [("head", write)]
         case "k_proj" | "v_proj":
-            parts = [("group", read, size[read])]
+            parts = [("group", read)]
         case "qkv_proj":
-            width = size[read] // (units.head + 2 * units.group)
-            shared: tuple[Kind, int, int] = ("group", read, units.group * width)
-            parts = [("head", read, units.head * width), shared, shared]
+            parts = [("head", read), ("group", read), ("group", read)]
         case _:
             return []
     found, start = [], 0
-    for kind, axis, length in parts:
-        count: int = getattr(units, kind)
-        if length % count:
-            raise ValueError(f"{name} {size}: {length} along axis {axis} cannot be split among {count} {kind}s a layer")
-        found.append(Block(kind, axis, start, length // count, count))
-        start += length
+    for kind, axis in parts:
+        count, width = getattr(units, kind), 1 if kind == "neuron" else units.head_dim
+        found.append(Block(kind, axis, start, width, count))
+        start += count * width
+    if size[found[0].axis] != start:
+        raise ValueError(
+            f"{name} has shape {tuple(size)}, expected {start} along axis {found[0].axis}: another model's?"
+        )
     return found
