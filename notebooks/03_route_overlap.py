@@ -131,9 +131,9 @@ display(
 
 # %% tags=["hide-input"]
 damage = run.keep("pair_damage", pairs.damages(run.lineages))
-known = run.keep("pair_predictors", pathways.predictors(run.lineages))
+known = run.keep("pair_predictors", pairs.predictors(run.lineages))
 table = damage.merge(known, on=["seed", "a", "b"])
-correlations = run.keep("pair_correlations", pairs.rank_correlations(damage, known, list(pathways.PREDICTORS)))
+correlations = run.keep("pair_correlations", pairs.rank_correlations(damage, known, list(pairs.PREDICTORS)))
 display(
     plots.show(
         draw.damage_matrix(damage, titles),
@@ -142,16 +142,16 @@ display(
     ),
     Markdown(say.damages(damage, titles, run.profile.pair_steps)),
     plots.show(
-        draw.predictions(table, pathways.PREDICTORS, titles),
+        draw.predictions(table, pairs.PREDICTORS, titles),
         "Measured damage against each predictor, a dot a pair and seed.",
         run.figure("predictions"),
     ),
     plots.show(
-        draw.rank_correlations(correlations, pathways.PREDICTORS),
+        draw.rank_correlations(correlations, pairs.PREDICTORS),
         "Rank correlation of every predictor with the measured damage, with intervals.",
         run.figure("rank_correlations"),
     ),
-    Markdown(say.prediction(correlations, pathways.PREDICTORS, pathways.CONTROL)),
+    Markdown(say.prediction(correlations, pairs.PREDICTORS, pairs.CONTROL)),
 )
 
 # %% [markdown]
@@ -161,7 +161,7 @@ display(
 verdicts = run.keep_values(
     "route_overlap", say.verdicts(gradients.pairs, gradients.extremes, main, directions, correlations)
 )
-Markdown(say.in_short(verdicts, pathways.PREDICTORS))
+Markdown(say.in_short(verdicts, pairs.PREDICTORS))
 
 # %% tags=["hide-input"]
 HTML(provenance_box(run, "03_route_overlap.py"))

@@ -27,7 +27,7 @@ overrides: str = ""  # settings of the profile, separated by blanks, as in the c
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown, display
 
-from crossdomain import concentration, pairs, pathways, plots, predictions, second_order
+from crossdomain import concentration, pairs, plots, predictions, second_order
 from crossdomain.plots import pathways as draw_predictors
 from crossdomain.plots import second_order as draw
 from crossdomain.run import open_run, provenance_box
@@ -137,9 +137,9 @@ display(
 
 # %% tags=["hide-input"]
 damage = pairs.damages(run.lineages)
-known = pathways.predictors(run.lineages).merge(run.keep("pair_predictions", predicted["pairs"]), on=["seed", "a", "b"])
+known = pairs.predictors(run.lineages).merge(run.keep("pair_predictions", predicted["pairs"]), on=["seed", "a", "b"])
 run.keep("sequence_predictions", predicted["sequence"])
-predictors = {**predictions.PREDICTORS, **pathways.PREDICTORS}
+predictors = {**predictions.PREDICTORS, **pairs.PREDICTORS}
 correlations = run.keep("damage_correlations", pairs.rank_correlations(damage, known, list(predictors)))
 display(
     plots.show(

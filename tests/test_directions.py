@@ -51,7 +51,7 @@ def test_chunks_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = vectors(tmp_path, "gated")
     whole = grams_of(tmp_path, "gated", list(tensors))
     chunks = directions.chunks
-    monkeypatch.setattr(directions, "chunks", lambda vector, name: chunks(vector, name, elements=20))
+    monkeypatch.setattr(directions, "chunks", lambda vector, name, _: chunks(vector, name, elements=20))
     parts = grams_of(tmp_path, "gated", list(tensors))
     np.testing.assert_allclose(parts.tensors, whole.tensors, rtol=1e-10)
     for kind in units.KINDS:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from crossdomain import units
 from crossdomain.anatomy import place
-from crossdomain.weights import Vector, chunks
+from crossdomain.weights import CHUNK, Vector, chunks
 
 Array = NDArray[np.float64]
 
@@ -96,7 +96,7 @@ def grams(
     by_unit = {kind: torch.zeros(size, dtype=torch.float64) for kind, size in counts.items()}
     for t, name in enumerate(first.names):
         blocks = units.blocks(name, first.shape(name), shape) if shape else []
-        for start, stop in chunks(first, name):
+        for start, stop in chunks(first, name, CHUNK // n):
             rows = [transform(vector.rows(name, start, stop).double()) for vector in vectors.values()]
             stacked = torch.stack(rows).reshape(n, stop - start, -1)  # (vector, row, column)
             flat = stacked.flatten(1)

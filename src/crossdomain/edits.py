@@ -134,40 +134,37 @@ class _Tally:
         self.row_norms = torch.zeros(2, self.rows)  # of before and of the change
         self.column_squares = torch.zeros(self.columns, dtype=torch.float64)
         self.max_abs = 0.0
-        self.unchanged = np.zeros((len(SUBTRACTIONS), len(KINDS)), dtype=np.int64)
+        self.changed = np.zeros((len(SUBTRACTIONS), len(KINDS)), dtype=np.int64)
 
     def read(self, delta: Delta) -> None:
         """Go through the tensor once."""
         step = max(1, min(self.rows, BLOCK // max(1, self.columns)))
         buffers = torch.empty(2, step, self.columns)  # fresh memory would cost as much as the arithmetic
         for start, stop in chunks(delta, self.name, READ):
-            cuts = list(range(step, stop - start, step))
-            sides = (
-                side.reshape(stop - start, self.columns).tensor_split(cuts)
-                for side in delta.pair(self.name, start, stop)
-            )
-            for old, new in zip(*sides, strict=True):
-                self._add(start, old, new, buffers[:, : len(old)])
-                start += len(old)
+            old, new = (side.reshape(stop - start, self.columns) for side in delta.pair(self.name, start, stop))
+            for first in range(start, stop, step):
+                last = min(first + step, stop)
+                block = slice(first - start, last - start)
+                self._add(slice(first, last), old[block], new[block], buffers[:, : last - first])
+        if not self.row_norms.isfinite().all():
+            raise ValueError(f"{self.name} holds values that are not finite; expected the weights of a trained model")
 
-    def _add(self, start: int, old: Tensor, new: Tensor, buffers: Tensor) -> None:
+    def _add(self, rows: slice, old: Tensor, new: Tensor, buffers: Tensor) -> None:
         before, change = buffers.unbind()
         change.copy_(new).sub_(before.copy_(old))
-        norms = torch.linalg.vector_norm(buffers, dim=2, out=self.row_norms[:, start : start + len(old)])
-        if not norms.isfinite().all():
-            raise ValueError(f"{self.name} holds values that are not finite; expected the weights of a trained model")
+        torch.linalg.vector_norm(buffers, dim=2, out=self.row_norms[:, rows])
         if self.spectrum is not None:
-            self.spectrum.add(start, change)
+            self.spectrum.add(rows, change)
         if self.axis == 1:
             self.column_squares += change.square().sum(dim=0)
         moves, sizes = self._moved(before, change)
         self.max_abs = max(self.max_abs, float(moves.max(initial=0)))
-        stored = changed = _changed(moves, sizes)
+        stored = counts = _changed(moves, sizes)
         if self.dtype != torch.float32:
             if not self.same_dtype:
                 moves, sizes = self._moved(before, new.to(self.dtype).float() - before)
             stored = _changed(torch.from_numpy(moves).to(self.dtype).float().numpy(), sizes)
-        self.unchanged += change.numel() - np.stack([stored, changed])
+        self.changed += (stored, counts)
 
     def _moved(self, before: Tensor, change: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """|δ| of the entries that moved (most do not), and their |w| where it is needed."""
@@ -191,9 +188,9 @@ class _Tally:
     def share_rows(self) -> list[tuple[object, ...]]:
         """The tensor's rows of `Edits.shares`, from `subtraction` on."""
         return [
-            (subtraction, kind, threshold, unchanged, self.parameters)
-            for subtraction, counts in zip(SUBTRACTIONS, self.unchanged.tolist(), strict=True)
-            for (kind, threshold), unchanged in zip(KINDS, counts, strict=True)
+            (subtraction, kind, threshold, self.parameters - changed, self.parameters)
+            for subtraction, counts in zip(SUBTRACTIONS, self.changed.tolist(), strict=True)
+            for (kind, threshold), changed in zip(KINDS, counts, strict=True)
         ]
 
     @property
@@ -210,10 +207,10 @@ class ColumnGram:
     def __init__(self, columns: int) -> None:
         self._gram = torch.zeros(columns, columns, dtype=torch.float64)
 
-    def add(self, start: int, rows: Tensor) -> None:
-        """Take in a block of rows, the first of which is row `start`."""
-        block = rows.double()
-        self._gram.addmm_(block.T, block)
+    def add(self, rows: slice, block: Tensor) -> None:
+        """Take in a block: these rows of the matrix."""
+        exact = block.double()
+        self._gram.addmm_(exact.T, exact)
 
     def fourth_moment(self, row_squares: Tensor) -> float:
         """Σσ⁴, the squared Frobenius norm of the Gram matrix."""
@@ -228,7 +225,7 @@ class RowSketch:
     buckets j ≠ k, E Σ G_jk² is that part of the pairs times the share of pairs in different buckets, and E Σ G_jj G_kk is
     its known bound Σ_{r≠s} ‖D_r‖²‖D_s‖² times the same share: the ratio of the two sums estimates the one from the other.
     It is exact for rank one and for orthogonal rows. With m buckets the relative error is at most about 2/m for a high
-    rank (3 % at m = 64) and up to 10 % where few directions rule. A bucket for each row makes it exact.
+    rank (3 % at m = 64) and about 10 % where few directions rule. A bucket for each row makes it exact.
     """
 
     def __init__(self, rows: int, columns: int) -> None:
@@ -240,9 +237,9 @@ class RowSketch:
             self._buckets, self._places = BUCKETS, torch.from_numpy(signed)
         self._sums = torch.zeros(2 * self._buckets, columns)  # rows of positive sign, then of negative
 
-    def add(self, start: int, rows: Tensor) -> None:
-        """Take in a block of rows, the first of which is row `start`."""
-        self._sums.index_add_(0, self._places[start : start + len(rows)], rows)
+    def add(self, rows: slice, block: Tensor) -> None:
+        """Take in a block: these rows of the matrix."""
+        self._sums.index_add_(0, self._places[rows], block)
 
     def fourth_moment(self, row_squares: Tensor) -> float:
         """Σσ⁴, given the squared norms of the rows, shape (rows,); NaN where one bucket holds all that is not zero."""
@@ -262,16 +259,15 @@ def _spectrum(rows: int, columns: int) -> ColumnGram | RowSketch:
     return ColumnGram(columns) if columns <= min(rows, EXACT) else RowSketch(rows, columns)
 
 
-def _changed(moves: NDArray[np.float32], sizes: NDArray[np.float32] | None) -> NDArray[np.int64]:
+def _changed(moves: NDArray[np.float32], sizes: NDArray[np.float32] | None) -> list[int]:
     """How many entries of size |w| that moved by |δ| count as changed, by kind; without sizes, all do relatively."""
-    counts = np.full(len(KINDS), len(moves))
-    largest = moves.max(initial=0)
-    counts[: len(THRESHOLDS)] = [np.count_nonzero(moves > limit) if limit < largest else 0 for limit in THRESHOLDS]
-    if sizes is not None:
+    absolute = [np.count_nonzero(moves > limit) for limit in THRESHOLDS]
+    if sizes is None:
+        return absolute + [len(moves)] * (len(THRESHOLDS) + 1)
+    with np.errstate(invalid="ignore"):  # what is not finite is refused in the end
         relative = [np.count_nonzero(moves > limit * sizes) for limit in THRESHOLDS]
         paper = (moves > 0) & ((moves >= PAPER_ABSOLUTE) | (moves >= PAPER_RELATIVE * sizes))
-        counts[len(THRESHOLDS) :] = [*relative, np.count_nonzero(paper)]
-    return counts
+    return [*absolute, *relative, np.count_nonzero(paper)]
 
 
 def _table(rows: list[tuple[object, ...]], columns: list[str]) -> pd.DataFrame:

@@ -16,59 +16,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crossdomain import objectives
 from crossdomain.conflict import label
+from crossdomain.curvature import ParameterSpace, gradient
 from crossdomain.domains import Domain
-from crossdomain.objectives import Microbatch, Objective
 from crossdomain.profiles import Profile
 from crossdomain.progress import Progress
 from crossdomain.rollouts import Rollouts, sample_rollouts
 
-ADVANTAGE_EPSILON = 1e-4  # added to the group's standard deviation, as TRL does
 
-
-def grpo(model: PreTrainedModel, rollouts: Rollouts, *, batch_size: int = 256) -> Objective:
-    """GRPO's loss at the policy that sampled: L = −Σ_i A_i Σ_t ρ_it / tokens, ρ_it the ratio to the sampling policy.
-
-    A_i is the reward minus the mean over the prompt's rollouts, over their standard deviation (`scale_rewards="group"`);
-    the sum over all tokens is divided by their number (`loss_type="dapo"`). The ratios are 1 and are not clipped: only the
-    gradient means anything [Shao et al. 2024, arXiv 2402.03300].
-
-    Args:
-        model: the policy that sampled the rollouts, with eager attention.
-        rollouts: at least two a prompt.
-        batch_size: rows of a microbatch.
-
-    Raises:
-        ValueError: one rollout a prompt: there is no group to compare with.
-    """
-    samples = rollouts.rewards.shape[1]
-    if samples < 2:
-        raise ValueError(f"{rollouts.data}: a group needs at least 2 rollouts a prompt; sample more")
-    rewards = rollouts.rewards
-    scale = rewards.std(1, keepdim=True) + ADVANTAGE_EPSILON
-    advantage = ((rewards - rewards.mean(1, keepdim=True)) / scale).flatten().to(model.device, model.dtype)
-    per_token = advantage * (len(advantage) / sum(map(len, rollouts.responses)))
-
-    def losses(logits: Tensor, batch: Microbatch) -> Tensor:
-        logp = objectives._of_targets(logits.log_softmax(-1), batch)
-        ratio = (logp - logp.detach()).exp().masked_fill(~batch["mask"], 0)
-        return -batch["advantage"] * ratio.sum(1)
-
-    batches = objectives._rollout_batches(model, rollouts, batch_size, advantage=per_token)
-    return Objective("GRPO loss", rollouts.data, batches, objectives._logits(model), losses, samples)
-
-
-def gradient(objective: Objective, params: objectives.Parameters) -> dict[str, Tensor]:
-    """The gradient of an objective by parameter, detached; microbatch by microbatch."""
-    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-    total = {name: torch.zeros_like(value) for name, value in leaves.items()}
-    for batch in objective.microbatches:
-        found = torch.autograd.grad(objective.loss(leaves, batch), list(leaves.values()))
-        for value, part in zip(total.values(), found, strict=True):
-            value += part
-    return total
-
-
-def save_parts(
+def save(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     profile: Profile,
@@ -76,7 +31,7 @@ def save_parts(
     directory: Path,
     *,
     seed: int,
-) -> dict[str, Path]:
+) -> dict[str, dict[str, Path]]:
     """GRPO gradients of domains on training prompts, each in `gradient_splits` parts of different prompts, on disk.
 
     Args:
@@ -84,38 +39,53 @@ def save_parts(
         tokenizer: its tokenizer.
         profile: how many prompts, parts and rollouts a prompt.
         domains: by name.
-        directory: gets a safetensors file a part; parts that are there are not computed again.
+        directory: gets a safetensors file a part; a domain whose mean is there is not computed again.
         seed: of the sampling.
 
     Returns:
-        The files by label (`conflict.label`).
+        The files: `parts` by label (`conflict.label`), and `means` of the parts by domain.
 
     Raises:
         ValueError: a domain has fewer training prompts than the profile asks for.
     """
-    params = objectives.parameters(model)
     size = profile.gradient_prompts // profile.gradient_splits
-    files: dict[str, Path] = {}
-    with Progress("gradients", len(domains) * profile.gradient_splits) as progress:
-        for name, domain in domains.items():
+    parts = {
+        name: [directory / f"{name}-{part}.safetensors" for part in range(profile.gradient_splits)] for name in domains
+    }
+    means = {name: directory / f"{name}.safetensors" for name in domains}
+    with Progress("gradients", len(domains)) as progress:
+        for done, (name, domain) in enumerate(domains.items(), start=1):
             items = domain.items("train")[: profile.gradient_prompts]
             if len(items) < profile.gradient_prompts:
                 raise ValueError(
                     f"gradient_prompts={profile.gradient_prompts}: {name} has only {len(items)} training prompts; ask for "
                     "fewer"
                 )
-            for part in range(profile.gradient_splits):
-                file = directory / f"{name}-{part}.safetensors"
-                if not file.is_file():
-                    chosen = items[part * size : (part + 1) * size]
-                    rollouts = sample_rollouts(
-                        model, tokenizer, profile, domain, chosen,
-                        split="train", samples=profile.generations, seed=1000 * seed + part,
-                    )  # fmt: skip
-                    found = gradient(grpo(model, rollouts, batch_size=profile.evaluation_batch), params)
-                    draft = file.with_suffix(".draft")
-                    save_file(found, draft)
-                    draft.replace(file)
-                files[label(name, part)] = file
-                progress.to(len(files))
-    return files
+            if not means[name].is_file():
+                sampled = sample_rollouts(
+                    model, tokenizer, profile, domain, items, split="train", samples=profile.generations, seed=seed
+                )
+                rollouts = [sampled.part(start, start + size) for start in range(0, len(items), size)]
+                _save_gradients(model, rollouts, parts[name], means[name], profile.evaluation_batch)
+            progress.to(done)
+    labelled = {label(name, k): file for name, files in parts.items() for k, file in enumerate(files)}
+    return {"parts": labelled, "means": means}
+
+
+def _save_gradients(
+    model: PreTrainedModel, rollouts: list[Rollouts], files: list[Path], mean: Path, batch_size: int
+) -> None:
+    params = objectives.parameters(model)
+    space = ParameterSpace(params)
+    total = torch.zeros(space.size, dtype=torch.float64)
+    for part, file in zip(rollouts, files, strict=True):
+        found = gradient(objectives.grpo(model, part, batch_size=batch_size), params)
+        total += found.double()
+        _write(space, found, file)
+    draft = mean.with_suffix(".draft")  # the mean comes last and whole: its domain is done
+    _write(space, (total / len(rollouts)).float(), draft)
+    draft.replace(mean)
+
+
+def _write(space: ParameterSpace, vector: Tensor, file: Path) -> None:
+    save_file({name: part.clone() for name, part in space.unflatten(vector).items()}, file)

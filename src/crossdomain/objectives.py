@@ -4,6 +4,7 @@ Each is L = −J for a domain's expected reward J, or a divergence, and a mean o
 
 exact_reward              minus the probability of the one right answer and its end
 importance_weighted       the reward of fixed rollouts, reweighted by how much likelier the parameters make them
+grpo                      what GRPO descends on, at the policy that sampled
 kl                        how far the policy is from the one that sampled the rollouts
 negative_log_likelihood   not a loss of the theory: minus its gradients by row are the scores that make the Fisher matrix
 
@@ -28,6 +29,8 @@ from crossdomain.domains import Domain, Item
 from crossdomain.models import stop_token_ids
 from crossdomain.profiles import Profile
 from crossdomain.rollouts import Rollouts, microbatches
+
+ADVANTAGE_EPSILON = 1e-4  # added to a group's standard deviation, as TRL does
 
 Parameters = Mapping[str, Tensor]
 Microbatch = Mapping[str, Tensor]
@@ -194,6 +197,38 @@ def importance_weighted(model: PreTrainedModel, rollouts: Rollouts, *, batch_siz
         return -batch["advantage"] * (_log_probability(logits, batch) - batch["reference"]).exp()
 
     return Objective("importance-weighted reward", rollouts.data, batches, outputs, losses, samples)
+
+
+def grpo(model: PreTrainedModel, rollouts: Rollouts, *, batch_size: int = 256) -> Objective:
+    """GRPO's loss at the policy that sampled: L = −Σ_i A_i Σ_t ρ_it / tokens, ρ_it the ratio to the sampling policy.
+
+    A_i is the reward minus the mean over the prompt's rollouts, over their standard deviation (`scale_rewards="group"`);
+    the sum over all tokens is divided by their number (`loss_type="dapo"`). The ratios are 1 and are not clipped: only the
+    gradient means anything [Shao et al. 2024, arXiv 2402.03300].
+
+    Args:
+        model: the policy that sampled the rollouts, with eager attention.
+        rollouts: at least two a prompt.
+        batch_size: rows of a microbatch.
+
+    Raises:
+        ValueError: one rollout a prompt: there is no group to compare with.
+    """
+    samples = rollouts.rewards.shape[1]
+    if samples < 2:
+        raise ValueError(f"{rollouts.data}: a group needs at least 2 rollouts a prompt; sample more")
+    rewards = rollouts.rewards
+    scale = rewards.std(1, keepdim=True) + ADVANTAGE_EPSILON
+    advantage = ((rewards - rewards.mean(1, keepdim=True)) / scale).flatten().to(model.device, model.dtype)
+    per_token = advantage * (len(advantage) / sum(map(len, rollouts.responses)))
+
+    def losses(logits: Tensor, batch: Microbatch) -> Tensor:
+        logp = _of_targets(logits.log_softmax(-1), batch)
+        ratio = (logp - logp.detach()).exp().masked_fill(~batch["mask"], 0)
+        return -batch["advantage"] * ratio.sum(1)
+
+    batches = _rollout_batches(model, rollouts, batch_size, advantage=per_token)
+    return Objective("GRPO loss", rollouts.data, batches, _logits(model), losses, samples)
 
 
 def kl(model: PreTrainedModel, rollouts: Rollouts, *, batch_size: int = 256) -> Objective:

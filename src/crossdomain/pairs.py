@@ -13,9 +13,23 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from crossdomain import evaluation, stats
-from crossdomain.lineage import Lineage
+from crossdomain import directions, evaluation, overlap, routes, stats
+from crossdomain.lineage import BASE, Lineage
+from crossdomain.pathways import active_routes, gradient_grams, pick, update_grams
+from crossdomain.sparsity import neuron_overlaps, step_edits
 from crossdomain.staging import expert_names
+
+# Predictors of damage, each turned so that more of it should mean more damage.
+PREDICTORS = {
+    "gradient_conflict": "gradients: −cosine",
+    "route_gradient_conflict": "gradients on the shared route: −cosine",
+    "edit_overlap": "overlap of top-changed neurons",
+    "route_overlap": "overlap of routes",
+    "update_conflict": "experts' updates: −cosine",
+    "route_update_conflict": "experts' updates on the shared route: −cosine",
+    "update_norm": "size of B's update alone (control)",
+}
+CONTROL = "update_norm"
 
 
 def ordered(lineage: Lineage) -> list[tuple[str, str]]:
@@ -57,6 +71,42 @@ def damages(lineages: Sequence[Lineage]) -> pd.DataFrame:
                     "low": interval.low,
                     "high": interval.high,
                     "gain": 100 * float(later[b].mean() - before[b].mean()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def predictors(lineages: Sequence[Lineage]) -> pd.DataFrame:
+    """What is known of a pair before B is trained after A: a row a seed and ordered pair, a column each of `PREDICTORS`."""
+    rows = []
+    for lineage in lineages:
+        updates = update_grams(
+            lineage, "alone", {name: (BASE, alone(lineage, name)) for name in expert_names(lineage)}
+        ).values
+        cosine = directions.cosines(updates.total())
+        neurons = pd.concat(
+            [step_edits(lineage, BASE, name)["neurons"].assign(role=name, seed=0) for name in expert_names(lineage)]
+        )
+        edited = neuron_overlaps(neurons, expert_names(lineage)).query("scope == 'global'")
+        edit_overlap = {frozenset((row.a, row.b)): row.jaccard for row in edited.itertuples()}
+        for a, b in ordered(lineage):
+            at = updates.labels.index(a), updates.labels.index(b)
+            gradient, known = gradient_grams(lineage, a).means, active_routes(lineage, a)
+            route = routes.shared(known[a], known[b])
+            gradient_on, update_on = (directions.on_route(grams, route)[0] for grams in (gradient, updates))
+            neuron = known[a].index.get_level_values("kind") == routes.NEURON
+            rows.append(
+                {
+                    "seed": lineage.seed,
+                    "a": a,
+                    "b": b,
+                    "gradient_conflict": -pick(directions.cosines(gradient.total(matrices=True)), at),
+                    "route_gradient_conflict": -pick(directions.cosines(gradient_on), at),
+                    "edit_overlap": edit_overlap[frozenset((a, b))],
+                    "route_overlap": overlap.jaccard(known[a].to_numpy()[neuron], known[b].to_numpy()[neuron]),
+                    "update_conflict": -pick(cosine, at),
+                    "route_update_conflict": -pick(directions.cosines(update_on), at),
+                    "update_norm": float(np.sqrt(updates.total()[at[1], at[1]])),
                 }
             )
     return pd.DataFrame(rows)

@@ -19,7 +19,6 @@ from crossdomain import (
     measurements,
     objectives,
     overlap,
-    pairs,
     rollouts,
     routes,
     units,
@@ -27,39 +26,35 @@ from crossdomain import (
 )
 from crossdomain.directions import Array, Grams
 from crossdomain.lineage import BASE, Lineage
-from crossdomain.sparsity import neuron_overlaps, step_edits
 from crossdomain.staging import expert_names
 
 ROUTE_SHARE = 0.1  # of the units are active, where a route is one set
 SHARES = (0.05, 0.1, 0.2)
 DRAWS = 500  # random routes of the control
 
-# Predictors of damage, each turned so that more of it should mean more damage.
-PREDICTORS = {
-    "gradient_conflict": "gradients: −cosine",
-    "route_gradient_conflict": "gradients on the shared route: −cosine",
-    "edit_overlap": "overlap of top-changed neurons",
-    "route_overlap": "overlap of routes",
-    "update_conflict": "experts' updates: −cosine",
-    "route_update_conflict": "experts' updates on the shared route: −cosine",
-    "update_norm": "size of B's update alone (control)",
-}
-CONTROL = "update_norm"
-
 
 # --- Gradients ---
 
 
-def gradient_grams(lineage: Lineage, name: str) -> Grams:
-    """Inner products of the parts of all domains' GRPO gradients at a checkpoint, by tensor and unit."""
+class GradientGrams(NamedTuple):
+    """Inner products of gradients: of the parts of all domains', by tensor; of their means, by tensor and unit."""
+
+    parts: Grams
+    means: Grams
+
+
+def gradient_grams(lineage: Lineage, name: str) -> GradientGrams:
+    """Inner products of all domains' GRPO gradients at a checkpoint."""
 
     def make(output: Path, work: Path) -> None:
         checkpoint = lineage.checkpoint(name)
         model = checkpoint.model(attn_implementation="eager")
         domains = {domain: lineage.domains[domain] for domain in expert_names(lineage)}
-        files = gradients.save_parts(model, checkpoint.tokenizer(), lineage.profile, domains, work, seed=lineage.seed)
-        parts = {label: weights.Weights(file) for label, file in files.items()}
-        directions.grams(parts, units.shape(model.config)).save(output)
+        files = gradients.save(model, checkpoint.tokenizer(), lineage.profile, domains, work, seed=lineage.seed)
+        for kind, shape in (("parts", None), ("means", units.shape(model.config))):
+            (output / kind).mkdir()
+            vectors = {label: weights.Weights(file) for label, file in files[kind].items()}
+            directions.grams(vectors, shape).save(output / kind)
 
     settings = ("prompt_template", "gradient_prompts", "gradient_splits", "generations", "evaluation_batch")
     artifact = measurements.kept(
@@ -71,7 +66,7 @@ def gradient_grams(lineage: Lineage, name: str) -> Grams:
         domains=expert_names(lineage),
         code=[gradients, objectives, rollouts, directions, units, weights],
     )
-    return Grams.load(artifact.path)
+    return GradientGrams(*(Grams.load(artifact.path / kind) for kind in GradientGrams._fields))
 
 
 class GradientTables(NamedTuple):
@@ -86,7 +81,7 @@ def gradient_tables(lineages: Sequence[Lineage], name: str = BASE) -> GradientTa
     """The tables of `conflict` for a checkpoint of every seed, with `seed`."""
     found: list[list[pd.DataFrame]] = [[], [], []]
     for lineage in lineages:
-        grams = gradient_grams(lineage, name)
+        grams = gradient_grams(lineage, name).parts
         computed = (conflict.domain_cosines(grams), conflict.module_cosines(grams), conflict.extremes(grams))
         for tables, table in zip(found, computed, strict=True):
             tables.append(table.assign(seed=lineage.seed))
@@ -284,19 +279,20 @@ def _on_and_off(found: UpdateGrams, a: str, b: str, route: pd.Series[bool]) -> d
     random = directions.cosines(directions.random_routes(found.values, route, DRAWS))[:, *at]
     signs, moved = (directions.on_route(grams, route) for grams in (found.signs, found.moved))
     return {
-        "everywhere": _pick(directions.cosines(found.values.total()), at),
-        "on_route": _pick(directions.cosines(on), at),
-        "off_route": _pick(directions.cosines(off), at),
+        "everywhere": pick(directions.cosines(found.values.total()), at),
+        "on_route": pick(directions.cosines(on), at),
+        "off_route": pick(directions.cosines(off), at),
         "random": float(random.mean()),
         "random_low": float(np.percentile(random, 2.5)),
         "random_high": float(np.percentile(random, 97.5)),
-        "agree": _pick(directions.agreement(found.signs.total(), found.moved.total()), at),
-        "agree_on": _pick(directions.agreement(signs[0], moved[0]), at),
-        "agree_off": _pick(directions.agreement(signs[1], moved[1]), at),
+        "agree": pick(directions.agreement(found.signs.total(), found.moved.total()), at),
+        "agree_on": pick(directions.agreement(signs[0], moved[0]), at),
+        "agree_off": pick(directions.agreement(signs[1], moved[1]), at),
     }
 
 
-def _pick(matrix: Array, at: tuple[int, int]) -> float:
+def pick(matrix: Array, at: tuple[int, int]) -> float:
+    """An entry as a plain number."""
     return float(matrix[at])
 
 
@@ -307,50 +303,6 @@ def module_directions(lineages: Sequence[Lineage]) -> pd.DataFrame:
         grams = expert_updates(lineage).values
         found.append(directions.matrix_cosines(grams).assign(seed=lineage.seed))
     return pd.concat(found, ignore_index=True)
-
-
-# --- Prediction ---
-
-
-def predictors(lineages: Sequence[Lineage]) -> pd.DataFrame:
-    """What is known of a pair before B is trained after A: a row a seed and ordered pair, a column each of `PREDICTORS`."""
-    rows = []
-    for lineage in lineages:
-        updates = update_grams(
-            lineage, "alone", {name: (BASE, pairs.alone(lineage, name)) for name in expert_names(lineage)}
-        ).values
-        cosine = directions.cosines(updates.total())
-        neurons = pd.concat(
-            [step_edits(lineage, BASE, name)["neurons"].assign(role=name, seed=0) for name in expert_names(lineage)]
-        )
-        edited = neuron_overlaps(neurons, expert_names(lineage)).query("scope == 'global'")
-        edit_overlap = {frozenset((row.a, row.b)): row.jaccard for row in edited.itertuples()}
-        for a, b in pairs.ordered(lineage):
-            at = updates.labels.index(a), updates.labels.index(b)
-            grams, known = gradient_grams(lineage, a), active_routes(lineage, a)
-            route = routes.shared(known[a], known[b])
-            neuron = known[a].index.get_level_values("kind") == routes.NEURON
-            rows.append(
-                {
-                    "seed": lineage.seed,
-                    "a": a,
-                    "b": b,
-                    "gradient_conflict": -_gradient_cosine(grams, a, b),
-                    "route_gradient_conflict": -_gradient_cosine(grams, a, b, directions.on_route(grams, route)[0]),
-                    "edit_overlap": edit_overlap[frozenset((a, b))],
-                    "route_overlap": overlap.jaccard(known[a].to_numpy()[neuron], known[b].to_numpy()[neuron]),
-                    "update_conflict": -_pick(cosine, at),
-                    "route_update_conflict": -_pick(directions.cosines(directions.on_route(updates, route)[0]), at),
-                    "update_norm": float(np.sqrt(updates.total()[at[1], at[1]])),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _gradient_cosine(grams: Grams, a: str, b: str, gram: Array | None = None) -> float:
-    table = conflict.domain_cosines(grams, gram)
-    chosen = table[((table["a"] == a) & (table["b"] == b)) | ((table["a"] == b) & (table["b"] == a))]
-    return float(chosen["cosine"].iloc[0])
 
 
 # --- What figures show ---

@@ -7,7 +7,7 @@ these whose probability is wanted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,12 @@ class Rollouts:
     prompts: Sequence[list[int]]
     responses: Sequence[list[int]]
     rewards: Tensor
+
+    def part(self, start: int, stop: int) -> Rollouts:
+        """The rollouts of some of the prompts, numbered from 0."""
+        samples = self.rewards.shape[1]
+        responses = self.responses[start * samples : stop * samples]
+        return replace(self, prompts=self.prompts[start:stop], responses=responses, rewards=self.rewards[start:stop])
 
     @property
     def data(self) -> str:

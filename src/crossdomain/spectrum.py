@@ -65,7 +65,7 @@ class HessianOperator(LinearOperator):
 
     def _matvec(self, x: Array) -> Array:
         self.products += 1
-        values = torch.as_tensor(x.reshape(-1), dtype=self._like.dtype, device=self._like.device)
+        values = torch.from_numpy(np.array(x, dtype=self.dtype).reshape(-1)).to(self._like.device)
         if self.coordinates is None:
             return self.product(self.objective, self.params, values).cpu().numpy()
         vector = self._like.new_zeros(self._space.size)
@@ -95,6 +95,8 @@ def top_eigenpairs(
     operator: LinearOperator, k: int, *, tol: float = 1e-3, seed: int = 0, restarts: int | None = None
 ) -> Eigenpairs:
     """The k largest (most positive) eigenvalues of a symmetric operator, by implicitly restarted Lanczos (ARPACK).
+
+    It keeps max(2 k + 1, 20) vectors of size n, and takes k products at the end for the residuals.
 
     Args:
         operator: symmetric, of size n.

@@ -2,7 +2,8 @@
 
 A neuron owns row i of gate_proj and up_proj, their bias entries, and column i of down_proj; a head its rows of q_proj and
 columns of o_proj; a key-value group, which one head or several share, its rows of k_proj and v_proj. What is left
-(embeddings, norms, other biases) belongs to no unit. In GPT-2 weights are transposed and q, k and v lie side by side in one matrix.
+(embeddings, norms, other biases) belongs to no unit. In GPT-2 weights are transposed, and q, k and v lie side by side in
+one matrix.
 """
 
 from __future__ import annotations
