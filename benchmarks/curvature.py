@@ -1,7 +1,7 @@
 """What curvature costs: time and memory of Hessian-vector products, and of eigenpairs beside curvlinops.
 
-    python benchmarks/curvature.py            # about 8 minutes on one core
-    python benchmarks/curvature.py --quick    # about 2 minutes, on fewer prompts
+    python benchmarks/curvature.py            # about 7 minutes on one idle core
+    python benchmarks/curvature.py --quick    # about 3 minutes: the small model, and fewer eigenpairs
 
 Measured on the `cpu` profile's model (0.8 million parameters) and on a Qwen3 of 93 million, with random weights and
 tokens, one thread:
@@ -154,14 +154,13 @@ def time_ratio(name: str, loss: str, repeats: int) -> dict[str, float]:
 
 
 def peak(name: str, work: str, times: int = 1) -> float:
-    """Peak memory, in MiB, of a process that loads model and data and does some work twice."""
+    """Peak memory, in MiB, of a process that loads model and data and does some work on two microbatches or more."""
     model = model_of(name)
     objective, params = objective_of(model, name, times), parameters(model)
-    for _ in range(2):
-        if work == "gradient":
-            gradient(objective, params)
-        elif work == "product":
-            hvp(objective, params, random_vector(params))
+    if work == "gradient":
+        gradient(objective, params)
+    elif work == "product":
+        hvp(objective, params, random_vector(params))
     return 1024 * provenance.peak_memory_gib()
 
 
@@ -336,7 +335,7 @@ def checks(quick: bool) -> Iterator[dict[str, Any]]:
 
     names = ["cpu"] if quick else ["cpu", "large"]
     for name, loss in [("cpu", "weighted"), ("cpu", "kl"), *([] if quick else [("large", "weighted")])]:
-        found = in_own_process(time_ratio, name, loss, 3 if name == "large" else 5)
+        found = in_own_process(time_ratio, name, loss, 2 if name == "large" else 4)
         yield check(f"time of a product in gradients, {name} model, {loss}", found["ratio"], HVP_TIME, found)
     for name in names:
         found = memory(name)

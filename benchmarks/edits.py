@@ -6,8 +6,8 @@ Two checkpoints of Qwen3-4B's shape (random weights, bfloat16, sharded, 8 GB eac
 `after` is `before` plus normal noise of 1.2e-5, rounded to bfloat16: about 86 % of the entries come out unchanged. Then
 three ways to go through both are timed in turn, each reading the same bytes, after both have been read once:
 
-* `plain`: reading, and one float32 subtraction, as `Delta.rows` does it;
-* `bare`: the same into memory kept for it, which is about the least that can be done;
+* `plain`: reading, and one float32 subtraction, chunk by chunk, as `Delta.rows` does it;
+* `bare`: the same in larger chunks and into memory kept for it, about the least that can be done: not the measure, but shown;
 * `analyse`: all of `edits.analyse`.
 
 All use one thread. The ratio is of median wall times, plain to analyse; processor times are beside it, since on a busy

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from crossdomain.domains import Item, load_domain
 from crossdomain.domains.arithmetic import Arithmetic
@@ -308,6 +308,28 @@ def test_tied_embeddings_are_one_parameter_that_both_uses_follow(
         rtol=0,
         atol=0,
     )
+
+
+def test_another_architecture_with_untied_embeddings_gives_its_own_probabilities(
+    tokenizer: PreTrainedTokenizerBase, profile: Profile, rollouts: Rollouts
+) -> None:
+    torch.manual_seed(0)
+    llama = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            tie_word_embeddings=False,
+        )
+    ).eval()
+    llama.set_attn_implementation("eager")
+    assert "lm_head.weight" in parameters(llama)
+    expected = -torch.stack([log_probability(llama, *pair) for pair in pairs(rollouts)])
+    found = negative_log_likelihood(llama, rollouts).per_prompt(parameters(llama))
+    assert_equal(found, expected.view(3, 2).mean(1))
 
 
 def test_the_padding_token_has_derivatives_like_any_other(model: PreTrainedModel) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from crossdomain import paths
+from crossdomain import paths, plots
+from crossdomain.plots import theory
 from crossdomain.profiles import Profile
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,8 @@ def assemble(root: Path, run: Path, source: Path) -> None:
         shutil.copy(executed, source / "notebooks")
         shutil.copy(root / "notebooks" / f"{chapter}.py", sources)
     shutil.copytree(run / "figures", source / "book" / "figures")
+    plots.theme()
+    theory.save_conflict_picture(source / "book" / "figures" / "conflict.png")
     config = yaml.safe_load((root / "_config.yml").read_text())
     config["sphinx"]["config"]["myst_substitutions"] = values(root, run)
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))

@@ -259,15 +259,15 @@ def _spectrum(rows: int, columns: int) -> ColumnGram | RowSketch:
     return ColumnGram(columns) if columns <= min(rows, EXACT) else RowSketch(rows, columns)
 
 
-def _changed(moves: NDArray[np.float32], sizes: NDArray[np.float32] | None) -> list[int]:
+def _changed(moves: NDArray[np.float32], sizes: NDArray[np.float32] | None) -> NDArray[np.int64]:
     """How many entries of size |w| that moved by |δ| count as changed, by kind; without sizes, all do relatively."""
     absolute = [np.count_nonzero(moves > limit) for limit in THRESHOLDS]
     if sizes is None:
-        return absolute + [len(moves)] * (len(THRESHOLDS) + 1)
+        return np.array(absolute + [len(moves)] * (len(THRESHOLDS) + 1))
     with np.errstate(invalid="ignore"):  # what is not finite is refused in the end
         relative = [np.count_nonzero(moves > limit * sizes) for limit in THRESHOLDS]
         paper = (moves > 0) & ((moves >= PAPER_ABSOLUTE) | (moves >= PAPER_RELATIVE * sizes))
-    return [*absolute, *relative, np.count_nonzero(paper)]
+    return np.array([*absolute, *relative, np.count_nonzero(paper)])
 
 
 def _table(rows: list[tuple[object, ...]], columns: list[str]) -> pd.DataFrame:

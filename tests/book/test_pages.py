@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("book/index", "book/reproduce", "book/domains", "book/references", "notebooks/01_staged_training")
+CHAPTERS = ("01_staged_training", "02_sparse_edits", "03_route_overlap", "04_damage_theory")
+PAGES = ("book/index", "book/reproduce", "book/domains", "book/theory", "book/references")
+PAGES += tuple(f"notebooks/{chapter}" for chapter in CHAPTERS)
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +102,44 @@ def test_the_chapter_shows_the_result_tables(html: Path, results: Path) -> None:
     assert not re.search(r'<img class="figure"[^>]*alt=""', text)
 
 
-def test_the_provenance_box_links_the_source(html: Path) -> None:
-    text = (html / "notebooks" / "01_staged_training.html").read_text()
+@pytest.mark.parametrize(
+    ("chapter", "figures"), [("02_sparse_edits", 6), ("03_route_overlap", 10), ("04_damage_theory", 8)]
+)
+def test_a_chapter_shows_its_figures_with_words_for_those_who_cannot_see_them(
+    html: Path, chapter: str, figures: int
+) -> None:
+    text = (html / "notebooks" / f"{chapter}.html").read_text()
+    assert text.count('class="figure"') == figures
+    assert not re.search(r'<img class="figure"[^>]*alt=""', text)
+
+
+def test_verdicts_quote_the_numbers_that_are_kept(html: Path, results: Path) -> None:
+    kept = json.loads((results / "sparse_edits.json").read_text())
+    text = (html / "notebooks" / "02_sparse_edits.html").read_text()
+    for name, digits in (("unchanged", 1), ("relative_norm", 1), ("neuron_jaccard", 2)):
+        assert f"{kept[name][0]:.{digits}f}".replace("-", "−") in text[text.index("In short") :], name
+    kept = json.loads((results / "damage_theory.json").read_text())
+    text = (html / "notebooks" / "04_damage_theory.html").read_text()
+    for name in ("first", "second", "actual"):
+        assert f"{kept[name][0]:+.3f}".replace("-", "−") in text[text.index("In short") :], name
+
+
+def test_the_theory_numbers_its_statements_and_chapters_link_them(html: Path) -> None:
+    text = (html / "book" / "theory.html").read_text()
+    assert "Proposition 1" in text and "Theorem 1" in text and "conflict.png" in text
+    chapter = (html / "notebooks" / "04_damage_theory.html").read_text()
+    assert 'href="../book/theory.html#prop-damage"' in chapter
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_provenance_box_links_the_source(html: Path, chapter: str) -> None:
+    text = (html / "notebooks" / f"{chapter}.html").read_text()
     box = text[text.index('class="provenance"') :]
     for word in ("profile", "smoke", "base seeds", "commit", "torch 2.13.0", "cores", "wall time"):
         assert word in box
     link = re.search(r'href="\.\./(sources/[^"]+)"', box)
     assert link is not None
-    assert (html / link.group(1)).read_text() == (ROOT / "notebooks" / "01_staged_training.py").read_text()
+    assert (html / link.group(1)).read_text() == (ROOT / "notebooks" / f"{chapter}.py").read_text()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -124,7 +157,7 @@ def test_pages_load_nothing_from_the_network_and_do_not_scroll_sideways(
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         broken = page.evaluate("[...document.images].filter(i => !i.complete || i.naturalWidth === 0).map(i => i.src)")
         assert broken == [], name
-        if name.startswith("notebooks/"):
+        if name in ("book/theory", "notebooks/01_staged_training", "notebooks/04_damage_theory"):
             page.wait_for_selector("mjx-container")  # formulas are set, by the MathJax that is shipped
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert faults == []
@@ -132,8 +165,8 @@ def test_pages_load_nothing_from_the_network_and_do_not_scroll_sideways(
 
 
 def test_each_seed_has_an_executed_notebook_of_its_own(built: Path) -> None:
-    for seed in (0, 1):
+    for seed, chapter in product((0, 1), CHAPTERS):
         executed = json.loads(
-            (built / "runs" / "smoke" / f"seed-{seed}" / "notebooks" / "01_staged_training.ipynb").read_text()
+            (built / "runs" / "smoke" / f"seed-{seed}" / "notebooks" / f"{chapter}.ipynb").read_text()
         )
         assert executed["metadata"]["papermill"]["parameters"] == {"profile": "smoke", "seeds": str(seed)}
