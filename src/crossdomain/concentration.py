@@ -20,6 +20,7 @@ from crossdomain.pathways import active_routes
 from crossdomain.second_order import Case, Point, kept, loss_of, main_case, point, rollouts_of, update
 
 ROUTE_SHARE = 0.2  # of the units of each kind is a domain's route: the conflict subspace lies on what two routes share
+TOLERANCE = 0.05  # residual of an eigenpair over its eigenvalue: directions are wanted, not digits
 SPACES = ("route", "route, MLP", "route, attention", "all parameters")
 
 
@@ -45,7 +46,7 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
         curved = damage.expansion(reported, at.params, delta)
         for space, mask in masks.items():
             hessian = spectrum.HessianOperator(chosen, at.params, mask)
-            found = spectrum.top_eigenpairs(hessian, directions, tol=1e-2, seed=lineage.seed)
+            found = spectrum.top_eigenpairs(hessian, directions, tol=TOLERANCE, seed=lineage.seed)
             subspace = Subspace(found.vectors, hessian.coordinates, at.space.size)
             captured.append(damage.captured(reported, at.params, delta, subspace, ks).assign(subspace=space, draw=0))
             inside = delta if hessian.coordinates is None else delta[hessian.coordinates]
@@ -127,7 +128,7 @@ def _control_subspaces(
     lineage: Lineage, case: Case, at: Point, delta: Tensor, route: Tensor, k: int
 ) -> list[tuple[str, Subspace, int]]:
     size = at.space.size
-    own = rollouts_of(lineage, case.before, at, case.domain, "train")
+    own = rollouts_of(lineage, case.before, at, case.domain, "train", lineage.profile.generations)
     fisher = curvature.fisher_diagonal(objectives.negative_log_likelihood(at.model, own), at.params)
     found = [
         ("coordinates by ½Fδ²", damage.coordinate_subspace(fisher * delta**2, k), 0),

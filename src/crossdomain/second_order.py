@@ -22,7 +22,11 @@ from crossdomain.objectives import Objective, Parameters
 from crossdomain.staging import expert_names, interferes, learned
 
 CODE = [damage, curvature, spectrum, objectives, rollouts, route_parameters, routes]
-SETTINGS = ("prompt_template", "curvature_prompts", "curvature_directions", "generations", "evaluation_batch")
+SETTINGS = (
+    *("prompt_template", "generations", "evaluation_batch"),
+    *("curvature_prompts", "curvature_directions", "route_prompts"),
+)
+DIVERGENCE_ROLLOUTS = 2  # a prompt, for the KL objective
 CONTROLS = 5  # random updates of the control
 PATH = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
@@ -64,16 +68,17 @@ def loss_of(lineage: Lineage, name: str, at: Point, domain: str, split: str) -> 
     items = made.items(split)[: profile.curvature_prompts]
     if made.answer(items[0]) is not None:
         return objectives.exact_reward(at.model, tokenizer, profile, made, items, split=split)
-    return objectives.importance_weighted(at.model, rollouts_of(lineage, name, at, domain, split))
+    sampled = rollouts_of(lineage, name, at, domain, split, profile.generations)
+    return objectives.importance_weighted(at.model, sampled)
 
 
 def divergence_of(lineage: Lineage, name: str, at: Point, domain: str, split: str) -> Objective:
     """The KL objective of a domain at a checkpoint, on the checkpoint's own rollouts."""
-    return objectives.kl(at.model, rollouts_of(lineage, name, at, domain, split))
+    return objectives.kl(at.model, rollouts_of(lineage, name, at, domain, split, DIVERGENCE_ROLLOUTS))
 
 
-def rollouts_of(lineage: Lineage, name: str, at: Point, domain: str, split: str) -> rollouts.Rollouts:
-    """The checkpoint's own responses to a domain's prompts, `generations` a prompt."""
+def rollouts_of(lineage: Lineage, name: str, at: Point, domain: str, split: str, samples: int) -> rollouts.Rollouts:
+    """The checkpoint's own responses to a domain's prompts, so many a prompt."""
     profile, made = lineage.profile, lineage.domains[domain]
     return rollouts.sample_rollouts(
         at.model,
@@ -82,7 +87,7 @@ def rollouts_of(lineage: Lineage, name: str, at: Point, domain: str, split: str)
         made,
         made.items(split)[: profile.curvature_prompts],
         split=split,
-        samples=profile.generations,
+        samples=samples,
         seed=lineage.seed,
     )
 
