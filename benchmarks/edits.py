@@ -7,7 +7,7 @@ Two checkpoints of Qwen3-4B's shape (random weights, bfloat16, sharded, 8 GB eac
 three ways to go through both are timed in turn, each reading the same bytes, after both have been read once:
 
 * `plain`: reading, and one float32 subtraction, chunk by chunk, as `Delta.rows` does it;
-* `bare`: the same in larger chunks and into memory kept for it, about the least that can be done: not the measure, but shown;
+* `bare`: the same in larger chunks and into memory kept for it, about the least that can be done; shown beside;
 * `analyse`: all of `edits.analyse`.
 
 All use one thread. The ratio is of median wall times, plain to analyse; processor times are beside it, since on a busy

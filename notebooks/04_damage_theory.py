@@ -38,6 +38,7 @@ run = open_run(profile, seeds, overrides)
 titles = run.titles()
 
 # %% [markdown]
+# (ch4-path)=
 # ## Along the update (C6)
 #
 # The actual damage of moving from $\theta_A$ to $\theta_A + t\delta$, and what its first and second order predict
@@ -63,6 +64,7 @@ display(
 )
 
 # %% [markdown]
+# (ch4-modules)=
 # ## Which modules
 #
 # $\tfrac12\delta^\top H\delta$ taken apart: entry $(i, j)$ is $\tfrac12\delta_i^\top H\delta_j$ for the parts of the
@@ -79,6 +81,7 @@ display(
 )
 
 # %% [markdown]
+# (ch4-concentration)=
 # ## How low is low-dimensional? (C7)
 #
 # The conflict subspace $S$ is spanned by the leading eigenvectors of the Hessian restricted to the *shared route*, the
@@ -100,6 +103,7 @@ display(
 )
 
 # %% [markdown]
+# (ch4-assumptions)=
 # ## Do the assumptions hold?
 #
 # A nearly stationary checkpoint ({prf:ref}`ass-stationary`): the same update, expanded at checkpoints of Math's own
@@ -129,6 +133,7 @@ display(
 )
 
 # %% [markdown]
+# (ch4-prediction)=
 # ## Who will hurt whom?
 #
 # For all ordered pairs of domains the damage of training B after A is predicted at A's expert from B's expert alone,

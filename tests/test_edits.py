@@ -256,6 +256,20 @@ def test_types_may_differ_and_stored_is_that_of_before(first: str, second: str, 
             assert unchanged(shares, subtraction, kind) == counts
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_difference_that_is_rounded_when_stored_counts_as_it_is_stored(dtype: torch.dtype, tmp_path: Path) -> None:
+    steps = torch.arange(-40, 41) / 20_000
+    after = torch.cat([limit * (1 + steps) for limit in THRESHOLDS[-3:]]).repeat_interleave(40).to(dtype)
+    before = (after.float() * 0.01 * torch.rand(len(after))).to(dtype)  # too small for an exact difference
+    _, shares = of_one(tmp_path, before, after)
+    counts = {
+        subtraction: dense_counts(before, after, subtraction)["absolute"] for subtraction in ("stored", "float32")
+    }
+    assert counts["stored"] != counts["float32"]
+    for subtraction, expected in counts.items():
+        assert unchanged(shares, subtraction, "absolute") == expected
+
+
 def test_a_change_that_rounds_to_nothing_at_zero_is_unchanged_where_it_is_stored(tmp_path: Path) -> None:
     before, after = torch.zeros(4).half(), torch.full((4,), 1e-9)  # half of the smallest float16 is 3e-8
     _, shares = of_one(tmp_path, before, after)
@@ -308,6 +322,7 @@ def large(kind: str) -> Tensor:
         "rank three": torch.randn(rows, 3) @ torch.randn(3, columns),
         "few rows": noise * (torch.rand(rows, 1) < 0.02),
         "orthogonal rows": torch.eye(rows, columns),
+        "common part": noise + 0.1 * torch.randn(columns),
         "decaying": torch.linalg.qr(torch.randn(rows, rows))[0] / torch.arange(1, rows + 1) @ noise,
         "one row": noise * (torch.arange(rows) == 5)[:, None],
     }[kind]
@@ -322,6 +337,7 @@ def large(kind: str) -> Tensor:
         ("rank three", 0.08),
         ("few rows", 0.02),
         ("orthogonal rows", 1e-5),
+        ("common part", 0.1),
         ("decaying", 0.3),
         ("one row", 1e-5),
     ],

@@ -20,6 +20,7 @@ from crossdomain.pathways import active_routes
 from crossdomain.second_order import Case, Point, kept, loss_of, main_case, point, rollouts_of, update
 
 ROUTE_SHARE = 0.2  # of the units of each kind is a domain's route: the conflict subspace lies on what two routes share
+TRACE_PROBES = 12  # vectors for an estimate of tr H, two products each
 TOLERANCE = 0.05  # residual of an eigenpair over its eigenvalue: directions are wanted, not digits
 SPACES = ("route", "route, MLP", "route, attention", "all parameters")
 
@@ -31,7 +32,8 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
         `captured`: the rows of `damage.captured` on test prompts for every `subspace` of `SPACES` and control, with `draw`.
         `summary`: a row a space of `SPACES`: `parameters` in it, `norm_share` and `quadratic_share` of δ restricted to it,
         `participation_ratio` of the contributions of its directions, `needed_50`, `needed_80`, `needed_90` directions for a
-        share of δᵀHδ (NaN if all computed ones are too few), `kappa` of the first 8 and `top_eigenvalue`.
+        share of δᵀHδ (NaN if all computed ones are too few), `kappa` of the first 8, `top_eigenvalue`, and `trace_share`, the
+        part of tr H that all computed directions hold: what an update without any preference would have in them.
         `spectrum`: `space`, `index`, `eigenvalue`, `contribution` ½λc² to the damage, on training prompts.
     """
     case = main_case(lineage)
@@ -44,6 +46,7 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
         ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= directions]
         captured, summary, spectra = [], [], []
         curved = damage.expansion(reported, at.params, delta)
+        trace = spectrum.xtrace(spectrum.HessianOperator(chosen, at.params), TRACE_PROBES, seed=lineage.seed).value
         for space, mask in masks.items():
             hessian = spectrum.HessianOperator(chosen, at.params, mask)
             found = spectrum.top_eigenpairs(hessian, directions, tol=TOLERANCE, seed=lineage.seed)
@@ -57,7 +60,8 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
                 .reset_index()
                 .assign(space=space)
             )
-            summary.append(_summary(space, chosen, at, delta, mask, subspace, found.values, contributions))
+            row = _summary(space, chosen, at, delta, mask, subspace, found.values, contributions)
+            summary.append(row | {"trace_share": float(found.values.sum() / trace)})
         assert masks["route"] is not None
         route = at.space.coordinates(masks["route"])
         for label, subspace, draw in _control_subspaces(lineage, case, at, delta, route, directions):

@@ -266,7 +266,7 @@ def _changed(moves: NDArray[np.float32], sizes: NDArray[np.float32] | None) -> N
         return np.array(absolute + [len(moves)] * (len(THRESHOLDS) + 1))
     with np.errstate(invalid="ignore"):  # what is not finite is refused in the end
         relative = [np.count_nonzero(moves > limit * sizes) for limit in THRESHOLDS]
-        paper = (moves > 0) & ((moves >= PAPER_ABSOLUTE) | (moves >= PAPER_RELATIVE * sizes))
+        paper = (moves >= PAPER_ABSOLUTE) | (moves >= PAPER_RELATIVE * sizes)
     return np.array([*absolute, *relative, np.count_nonzero(paper)])
 
 

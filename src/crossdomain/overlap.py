@@ -81,7 +81,7 @@ def chance(units: int, first: int, second: int) -> Interval:
     if not (0 <= first <= units and 0 <= second <= units and first + second > 0):
         raise ValueError(f"sets of {first} and {second} of {units} units: expected sizes of 0 to {units}, not both 0")
     common = hypergeom(units, first, second)
-    meetings = np.arange(max(0, first + second - units), min(first, second) + 1)
+    meetings = np.arange(min(first, second) + 1)
     expected = float(np.sum(common.pmf(meetings) * _index(meetings, first + second)))
     low, high = _index(common.ppf(TAILS), first + second)
     return Interval(expected, float(low), float(high))

@@ -96,13 +96,12 @@ def concentration(captured: pd.DataFrame, summary: pd.DataFrame) -> str:
     for space in SPACES:
         rows = summary[summary["space"] == space]
         needed = ", ".join(f"{share} % {_count(rows[f'needed_{share}'], most)}" for share in (50, 80, 90))
+        of_norm, of_form = plain(100 * rows["norm_share"].mean(), 1), plain(100 * rows["quadratic_share"].mean(), 0)
         lines.append(
-            f"* In *{space}* ({rows['parameters'].mean():.0f} parameters, which hold "
-            f"{plain(100 * rows['norm_share'].mean(), 1)} % "
-            f"of ‖δ‖² and {plain(100 * rows['quadratic_share'].mean(), 0)} % of δᵀHδ): directions needed for {needed}; "
-            f"participation ratio {plain(rows['participation_ratio'].mean(), 1)}; leakage κ "
-            f"{plain(rows['kappa'].mean())} against "
-            f"a top eigenvalue of {plain(rows['top_eigenvalue'].mean())}."
+            f"* *{space}*: {rows['parameters'].mean():.0f} parameters with {of_norm} % of ‖δ‖² and {of_form} % of δᵀHδ. "
+            f"Directions needed for {needed}; participation ratio {plain(rows['participation_ratio'].mean(), 1)}; leakage κ "
+            f"{plain(rows['kappa'].mean())} against a top eigenvalue of {plain(rows['top_eigenvalue'].mean())}. An update "
+            f"without preference would have {plain(100 * rows['trace_share'].mean(), 0)} % of δᵀHδ in all {most} directions."
         )
     return "\n".join(lines)
 
