@@ -133,6 +133,8 @@ def test_thresholds_count_at_equality_and_the_papers_do_not(tmp_path: Path) -> N
     _, shares = of_one(tmp_path, before, after)
     assert unchanged(shares, "float32", "absolute") == [0, 1, 2, 3, 4, 5, 12]
     assert unchanged(shares, "float32", "paper") == [0]  # 1e-8 at 0, and 2^-13 at 1
+    _, shares = of_one(tmp_path, torch.tensor([125.0]), torch.tensor([125.125]))  # a relative change of 1e-3
+    assert unchanged(shares, "float32", "relative") == [0, 0, 0, 0, 0, 0, 1]
     _, shares = of_one(
         tmp_path, torch.tensor([1e-3, 2e-4, 1.0, 0.0]), torch.tensor([1e-3 + 5e-8, 2e-4 + 9e-7, 1.0, -0.0])
     )

@@ -30,9 +30,9 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
 
     Returns:
         `captured`: the rows of `damage.captured` on test prompts for every `subspace` of `SPACES` and control, with `draw`.
-        `summary`: a row a space of `SPACES`: `parameters` in it, `norm_share` and `quadratic_share` of δ restricted to it,
+        `summary`: a row a space of `SPACES`: `parameters` in it, `norm_share` and `quadratic_share` of δ within it,
         `participation_ratio` of the contributions of its directions, `needed_50`, `needed_80`, `needed_90` directions for a
-        share of δᵀHδ (NaN if all computed ones are too few), `kappa` of the first 8, `top_eigenvalue`, and `trace_share`, the
+        `summary`: a row a space of `SPACES`: `parameters` in it, `norm_share` and `quadratic_share` of δ in it,
         part of tr H that all computed directions hold: what an update without any preference would have in them.
         `spectrum`: `space`, `index`, `eigenvalue`, `contribution` ½λc² to the damage, on training prompts.
     """

@@ -96,12 +96,14 @@ def concentration(captured: pd.DataFrame, summary: pd.DataFrame) -> str:
     for space in SPACES:
         rows = summary[summary["space"] == space]
         needed = ", ".join(f"{share} % {_count(rows[f'needed_{share}'], most)}" for share in (50, 80, 90))
+        ratio, kappa = plain(rows["participation_ratio"].mean(), 1), plain(rows["kappa"].mean())
         of_norm, of_form = plain(100 * rows["norm_share"].mean(), 1), plain(100 * rows["quadratic_share"].mean(), 0)
         lines.append(
             f"* *{space}*: {rows['parameters'].mean():.0f} parameters with {of_norm} % of ‖δ‖² and {of_form} % of δᵀHδ. "
-            f"Directions needed for {needed}; participation ratio {plain(rows['participation_ratio'].mean(), 1)}; leakage κ "
-            f"{plain(rows['kappa'].mean())} against a top eigenvalue of {plain(rows['top_eigenvalue'].mean())}. An update "
-            f"without preference would have {plain(100 * rows['trace_share'].mean(), 0)} % of δᵀHδ in all {most} directions."
+            f"Directions needed for {needed}; participation ratio {ratio}; leakage κ {kappa} against a "
+            f"top eigenvalue of {plain(rows['top_eigenvalue'].mean())}. An update "
+            f"without preference would have {plain(100 * rows['trace_share'].mean(), 0)} % of δᵀHδ in all {most} "
+            f"directions."
         )
     return "\n".join(lines)
 
