@@ -15,7 +15,8 @@ machine, and where the page cache does not hold both checkpoints, the wall's are
 
 Peak memory is that of a fresh process that does nothing but the analysis: its high-water mark of resident memory
 (`VmHWM`), libraries and file pages mapped by it included, the system's page cache not. (`ru_maxrss` would start at what the
-starting process held.) For comparison both models are loaded by `from_pretrained` at a size where that fits.
+starting process held.) For comparison both models are loaded by `from_pretrained` and subtracted, at a size where that fits
+(loading alone maps the files, and nothing is resident until it is read).
 
 Exits with status 1 if the analysis is slower than `--limit` of plain, or takes more than `--memory-limit`.
 """
