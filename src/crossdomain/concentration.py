@@ -23,6 +23,7 @@ ROUTE_SHARE = 0.2  # of the units of each kind is a domain's route: the conflict
 TRACE_PROBES = 12  # vectors for an estimate of tr H, two products each
 TOLERANCE = 0.05  # residual of an eigenpair over its eigenvalue: directions are wanted, not digits
 SPACES = ("route", "route, MLP", "route, attention", "all parameters")
+LEADING, FEW = ("route", "all parameters"), 16  # spaces that get all directions, and how many the others get
 
 
 def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
@@ -30,9 +31,9 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
 
     Returns:
         `captured`: the rows of `damage.captured` on test prompts for every `subspace` of `SPACES` and control, with `draw`.
-        `summary`: a row a space of `SPACES`: `parameters` in it, `norm_share` and `quadratic_share` of δ within it,
+        `summary`: a row a space of `SPACES`: `directions` computed, `parameters` in it, `norm_share` and `quadratic_share` of δ within it,
         `participation_ratio` of the contributions of its directions, `needed_50`, `needed_80`, `needed_90` directions for a
-        `summary`: a row a space of `SPACES`: `parameters` in it, `norm_share` and `quadratic_share` of δ in it,
+        `summary`: a row a space of `SPACES`: `directions` computed, `parameters` in it, `norm_share` and `quadratic_share` of δ in it,
         part of tr H that all computed directions hold: what an update without any preference would have in them.
         `spectrum`: `space`, `index`, `eigenvalue`, `contribution` ½λc² to the damage, on training prompts.
     """
@@ -49,9 +50,15 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
         trace = spectrum.xtrace(spectrum.HessianOperator(chosen, at.params), TRACE_PROBES, seed=lineage.seed).value
         for space, mask in masks.items():
             hessian = spectrum.HessianOperator(chosen, at.params, mask)
-            found = spectrum.top_eigenpairs(hessian, directions, tol=TOLERANCE, seed=lineage.seed)
+            k = directions if space in LEADING else min(FEW, directions)
+            basis = min(3 * k + 8, hessian.shape[0])
+            found = spectrum.top_eigenpairs(hessian, k, tol=TOLERANCE, seed=lineage.seed, basis=basis)
             subspace = Subspace(found.vectors, hessian.coordinates, at.space.size)
-            captured.append(damage.captured(reported, at.params, delta, subspace, ks).assign(subspace=space, draw=0))
+            captured.append(
+                damage.captured(reported, at.params, delta, subspace, [n for n in ks if n <= k]).assign(
+                    subspace=space, draw=0
+                )
+            )
             inside = delta if hessian.coordinates is None else delta[hessian.coordinates]
             contributions = 0.5 * found.values * (found.vectors.T @ inside.numpy()) ** 2
             spectra.append(
@@ -61,7 +68,7 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
                 .assign(space=space)
             )
             row = _summary(space, chosen, at, delta, mask, subspace, found.values, contributions)
-            summary.append(row | {"trace_share": float(found.values.sum() / trace)})
+            summary.append(row | {"directions": k, "trace_share": float(found.values.sum() / trace)})
         assert masks["route"] is not None
         route = at.space.coordinates(masks["route"])
         for label, subspace, draw in _control_subspaces(lineage, case, at, delta, route, directions):

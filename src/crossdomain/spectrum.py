@@ -92,11 +92,17 @@ class Eigenpairs:
 
 
 def top_eigenpairs(
-    operator: LinearOperator, k: int, *, tol: float = 1e-3, seed: int = 0, restarts: int | None = None
+    operator: LinearOperator,
+    k: int,
+    *,
+    tol: float = 1e-3,
+    seed: int = 0,
+    restarts: int | None = None,
+    basis: int | None = None,
 ) -> Eigenpairs:
     """The k largest (most positive) eigenvalues of a symmetric operator, by implicitly restarted Lanczos (ARPACK).
 
-    It keeps max(2 k + 1, 20) vectors of size n, and takes k products at the end for the residuals.
+    It keeps `basis` vectors of size n, and takes k products at the end for the residuals.
 
     Args:
         operator: symmetric, of size n.
@@ -104,6 +110,7 @@ def top_eigenpairs(
         tol: residuals are at most about this share of their eigenvalues; 0 is machine precision.
         seed: of the starting vector.
         restarts: give up after this many; None is ARPACK's 10 n.
+        basis: Lanczos vectors, more than k: many save restarts, and so products; None is max(2 k + 1, 20).
 
     Raises:
         ValueError: k is out of range.
@@ -114,7 +121,7 @@ def top_eigenpairs(
         raise ValueError(f"k = {k}: expected 1 ≤ k < {size}, the operator's size")
     start = np.random.default_rng(seed).standard_normal(size).astype(operator.dtype)
     try:
-        values, vectors = eigsh(operator, k, which="LA", v0=start, tol=tol, maxiter=restarts)
+        values, vectors = eigsh(operator, k, which="LA", v0=start, ncv=basis, tol=tol, maxiter=restarts)
     except ArpackNoConvergence as error:
         raise RuntimeError(
             f"{len(error.eigenvalues)} of {k} eigenpairs converged to a relative residual of {tol:g}: "

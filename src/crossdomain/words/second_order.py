@@ -72,8 +72,6 @@ def modules(cross: pd.DataFrame) -> str:
 
 def concentration(captured: pd.DataFrame, summary: pd.DataFrame) -> str:
     """C7: how much of the damage few directions hold."""
-    most = int(captured["k"].max())
-    few = min(8, most)
     lines = [
         "**The paper** says that the damage concentrates in a low-dimensional shared conflict subspace (abstract). **We "
         "measured** shares of δᵀHδ on test prompts (of the actual damage, moving along the subspace alone, in brackets):",
@@ -85,16 +83,18 @@ def concentration(captured: pd.DataFrame, summary: pd.DataFrame) -> str:
         norm=100 * captured["norm_share"],
     )
     for space, rows in shares.groupby("subspace", sort=False):
+        most = int(rows["k"].max())
         parts = [
             f"{number(by_seed(rows[rows['k'] == k], 'quadratic'), 0)} % "
             f"({plain(by_seed(rows[rows['k'] == k], 'alone').value, 0)} %) by {k}"
-            for k in dict.fromkeys((few, most))
+            for k in dict.fromkeys((min(8, most), most))
         ]
         norm = by_seed(rows[rows["k"] == most], "norm").value
         lines.append(f"* **{space}**: {', '.join(parts)} directions, which hold {plain(norm, 2)} % of ‖δ‖².")
     lines.append("")
     for space in SPACES:
         rows = summary[summary["space"] == space]
+        most = int(rows["directions"].max())
         needed = ", ".join(f"{share} % {_count(rows[f'needed_{share}'], most)}" for share in (50, 80, 90))
         ratio, kappa = plain(rows["participation_ratio"].mean(), 1), plain(rows["kappa"].mean())
         of_norm, of_form = plain(100 * rows["norm_share"].mean(), 1), plain(100 * rows["quadratic_share"].mean(), 0)
