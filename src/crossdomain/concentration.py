@@ -30,11 +30,13 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
     """How much of the main case's damage few directions hold.
 
     Returns:
-        `captured`: the rows of `damage.captured` on test prompts for every `subspace` of `SPACES` and control, with `draw`.
-        `summary`: a row a space of `SPACES`: `directions` computed, `parameters` in it, `norm_share` and `quadratic_share` of δ within it,
-        `participation_ratio` of the contributions of its directions, `needed_50`, `needed_80`, `needed_90` directions for a
-        `summary`: a row a space of `SPACES`: `directions` computed, `parameters` in it, `norm_share` and `quadratic_share` of δ in it,
-        part of tr H that all computed directions hold: what an update without any preference would have in them.
+        `captured`: the rows of `damage.captured` on test prompts for every `subspace` of `SPACES` and control, with
+        `draw`.
+        `summary`: a row a space of `SPACES`: `directions` computed; `parameters` in it, `norm_share` and
+        `quadratic_share` of δ within it; `participation_ratio` of what the directions contribute; `needed_50`,
+        `needed_80`, `needed_90` of them for a share of δᵀHδ (NaN if all computed ones are too few); `kappa` of the first 8;
+        `top_eigenvalue`; `trace_share`, the part of tr H that all computed directions hold, which is what an update
+        without any preference would have in them.
         `spectrum`: `space`, `index`, `eigenvalue`, `contribution` ½λc² to the damage, on training prompts.
     """
     case = main_case(lineage)
