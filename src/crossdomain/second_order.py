@@ -197,7 +197,7 @@ def _controls(lineage: Lineage, case: Case, at: Point, delta: Tensor, loss: Obje
     for other in expert_names(lineage):
         if other != case.domain:
             title = lineage.domains[other].title
-            add(f"the same, for {title}", 0, loss_of(lineage, case.before, at, other, "test"), delta)
+            add(f"the later stages, for {title}", 0, loss_of(lineage, case.before, at, other, "test"), delta)
     return pd.DataFrame(rows)
 
 
