@@ -138,6 +138,18 @@ def cost_summary(run: Run) -> dict[str, Any]:
 PROMOTED = (
     *("manifest.json", "headline.json", "costs.json", "scores.csv", "scores_over_seeds.csv", "changes.csv"),
     *("relearning.csv", "refresh_curves.csv", "sequence_curves.csv", "against_the_paper.csv"),
+    *(
+        "sparse_edits.json",
+        "unchanged.csv",
+        "edit_norms.csv",
+        "neuron_overlap.csv",
+        "neuron_stability.csv",
+        "precision.csv",
+    ),
+    *("route_overlap.json", "gradient_pairs.csv", "gradient_extremes.csv", "update_directions.csv", "pair_damage.csv"),
+    *("pair_predictors.csv", "pair_correlations.csv", "damage_theory.json", "damage_path.csv", "damage_controls.csv"),
+    *("concentration_captured.csv", "concentration_summary.csv", "stationarity.csv", "ranking_by_length.csv"),
+    *("pair_predictions.csv", "sequence_predictions.csv", "damage_correlations.csv"),
 )
 
 
