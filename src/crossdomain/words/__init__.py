@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from crossdomain import stats
 
@@ -23,6 +24,12 @@ def number(interval: stats.Interval, digits: int = 2, *, sign: bool = False) -> 
 def points(interval: stats.Interval, *, sign: bool = False) -> str:
     """A score or a difference in points, with its 95 % interval where there is one."""
     return number(interval, 1, sign=sign)
+
+
+def seeds(table: pd.DataFrame) -> str:
+    """How many seeds a table has, in words."""
+    count = table["seed"].nunique()
+    return "one seed" if count == 1 else f"{count} seeds"
 
 
 def sure(interval: stats.Interval) -> bool:

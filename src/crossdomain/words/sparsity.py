@@ -10,7 +10,7 @@ import pandas as pd
 from crossdomain import overlap, paper, stats
 from crossdomain.lineage import Lineage
 from crossdomain.sparsity import TOP_SHARE
-from crossdomain.words import number, plain
+from crossdomain.words import number, plain, seeds
 
 LOW, HIGH = paper.value("unchanged_low"), paper.value("unchanged_high")
 
@@ -33,7 +33,7 @@ def sparse(unchanged: pd.DataFrame, norms: pd.DataFrame) -> str:
         f"**The paper** says that {LOW:.0f} to {HIGH:.0f} % of the parameters change by less than 1e-7 absolutely "
         f"and less "
         "than 1e-3 relatively (reported in secondary sources). "
-        f"**We measured**, over the experts and {unchanged['seed'].nunique()} seed(s), that {number(share, 1)} % do; "
+        f"**We measured**, over the experts and {seeds(unchanged)}, that {number(share, 1)} % do; "
         f"{number(by_seed(_equal(unchanged), 'share'), 1)} % do not change at all. The edits are small: their norm is "
         f"{number(by_seed(norms, 'relative_norm'), 1)} % of that of the weights.\n\n{verdict}"
     )
@@ -98,7 +98,7 @@ def precision(table: pd.DataFrame, lineage: Lineage) -> str:
     domain = lineage.domains[lineage.profile.refresh].title
     lines = [
         f"{lineage.profile.precision_steps} steps of {domain}, from the same base with the same prompts, mean over "
-        f"{table['seed'].nunique()} seed(s):",
+        f"{seeds(table)}:",
         "",
     ]
     for variant, rows in mean.groupby("variant", sort=False):
