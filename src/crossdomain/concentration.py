@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -139,15 +139,17 @@ def _summary(
 
 def _control_subspaces(
     lineage: Lineage, case: Case, at: Point, delta: Tensor, route: Tensor, k: int
-) -> list[tuple[str, Subspace, int]]:
+) -> Iterator[tuple[str, Subspace, int]]:
+    """One after the other, since a random basis takes k times the memory of the parameters."""
     size = at.space.size
     own = rollouts_of(lineage, case.before, at, case.domain, "train", lineage.profile.generations)
     fisher = curvature.fisher_diagonal(objectives.negative_log_likelihood(at.model, own), at.params)
-    found = [
-        ("coordinates by ½Fδ²", damage.coordinate_subspace(fisher * delta**2, k), 0),
-        ("coordinates by |δ|", damage.coordinate_subspace(delta.abs(), k), 0),
-    ]
+    yield "coordinates by ½Fδ²", damage.coordinate_subspace(fisher * delta**2, k), 0
+    yield "coordinates by |δ|", damage.coordinate_subspace(delta.abs(), k), 0
     for draw in range(2):
-        found.append(("random in the route", damage.random_subspace(size, k, coordinates=route, seed=draw), draw))
-        found.append(("random", damage.random_subspace(size, k, seed=draw), draw))
-    return found
+        yield (
+            "random in the route",
+            damage.random_subspace(size, k, coordinates=route, seed=draw, dtype=np.float32),
+            draw,
+        )
+        yield "random", damage.random_subspace(size, k, seed=draw, dtype=np.float32), draw

@@ -166,10 +166,12 @@ def coordinate_subspace(scores: Tensor, k: int) -> Subspace:
     return Subspace(basis, ascending, len(scores))
 
 
-def random_subspace(size: int, k: int, *, coordinates: Tensor | None = None, seed: int = 0) -> Subspace:
-    """A uniformly random k-dimensional subspace of all parameters or of some coordinates."""
+def random_subspace(
+    size: int, k: int, *, coordinates: Tensor | None = None, seed: int = 0, dtype: type[np.floating[Any]] = np.float64
+) -> Subspace:
+    """A uniformly random k-dimensional subspace of all parameters or of some coordinates, its basis in a precision."""
     n = size if coordinates is None else len(coordinates)
-    gaussian = np.random.default_rng(seed).standard_normal((n, k))
+    gaussian = np.random.default_rng(seed).standard_normal((n, k), dtype=dtype)  # type: ignore[arg-type]
     return Subspace(np.linalg.qr(gaussian)[0], coordinates, size)
 
 
