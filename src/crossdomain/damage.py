@@ -171,7 +171,7 @@ def random_subspace(
 ) -> Subspace:
     """A uniformly random k-dimensional subspace of all parameters or of some coordinates, its basis in a precision."""
     n = size if coordinates is None else len(coordinates)
-    gaussian = np.random.default_rng(seed).standard_normal((n, k), dtype=dtype)  # type: ignore[arg-type]
+    gaussian = np.random.default_rng(seed).standard_normal((n, k), dtype=dtype)
     return Subspace(np.linalg.qr(gaussian)[0], coordinates, size)
 
 
