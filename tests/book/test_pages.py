@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from crossdomain import words
+
 ROOT = Path(__file__).parents[2]
 CHAPTERS = ("01_staged_training", "02_sparse_edits", "03_route_overlap", "04_damage_theory")
 PAGES = ("book/index", "book/reproduce", "book/domains", "book/theory", "book/references")
@@ -117,11 +119,11 @@ def test_verdicts_quote_the_numbers_that_are_kept(html: Path, results: Path) -> 
     kept = json.loads((results / "sparse_edits.json").read_text())
     text = (html / "notebooks" / "02_sparse_edits.html").read_text()
     for name, digits in (("unchanged", 1), ("relative_norm", 1), ("neuron_jaccard", 2)):
-        assert f"{kept[name][0]:.{digits}f}".replace("-", "−") in text[text.index("In short") :], name
+        assert words.plain(kept[name][0], digits) in text[text.index("In short") :], name
     kept = json.loads((results / "damage_theory.json").read_text())
     text = (html / "notebooks" / "04_damage_theory.html").read_text()
     for name in ("first", "second", "actual"):
-        assert f"{kept[name][0]:+.3f}".replace("-", "−") in text[text.index("In short") :], name
+        assert words.plain(kept[name][0], 3, sign=True) in text[text.index("In short") :], name
 
 
 def test_the_theory_numbers_its_statements_and_chapters_link_them(html: Path) -> None:

@@ -10,7 +10,8 @@ from crossdomain import stats
 
 def plain(value: float, digits: int = 2, *, sign: bool = False) -> str:
     """A number with a minus sign that reads as one."""
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    rounded = round(value, digits) + 0.0  # no minus before a zero
+    return f"{rounded:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
 def number(interval: stats.Interval, digits: int = 2, *, sign: bool = False) -> str:

@@ -180,7 +180,8 @@ def in_short(found: dict[str, Any]) -> str:
     )
     return (
         f"* **C1** (sparse, small edits): small, {number(size, 1)} % of the weights' norm; "
-        f"{'' if sparse_here else '**not** '}sparse in float32, where {number(share, 1)} % of the weights stay within the paper's thresholds. Rounded to "
+        f"{'' if sparse_here else '**not** '}sparse in float32, where {number(share, 1)} % of the weights stay "
+        f"within the paper's thresholds. Rounded to "
         f"bfloat16 after "
         f"training at {_rate(found['smallest_rate'])} it is {number(rounded, 1)} %.\n"
         f"* **C2** (weak overlap of top-changed neurons): mean Jaccard {number(jaccard)}, "
