@@ -48,7 +48,7 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
         directions = lineage.profile.curvature_directions
         ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= directions]
         captured, summary, spectra = [], [], []
-        curved = damage.expansion(reported, at.params, delta)
+        whole = damage.second_order(chosen, at.params, delta)
         trace = spectrum.xtrace(spectrum.HessianOperator(chosen, at.params), TRACE_PROBES, seed=lineage.seed).value
         for space, mask in masks.items():
             hessian = spectrum.HessianOperator(chosen, at.params, mask)
@@ -69,14 +69,14 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
                 .reset_index()
                 .assign(space=space)
             )
-            row = _summary(space, chosen, at, delta, mask, subspace, found.values, contributions)
+            row = _summary(space, chosen, at, delta, whole, mask, subspace, found.values, contributions)
             summary.append(row | {"directions": k, "trace_share": float(found.values.sum() / trace)})
         assert masks["route"] is not None
         route = at.space.coordinates(masks["route"])
         for label, subspace, draw in _control_subspaces(lineage, case, at, delta, route, directions):
             captured.append(damage.captured(reported, at.params, delta, subspace, ks).assign(subspace=label, draw=draw))
         return {
-            "captured": pd.concat(captured, ignore_index=True).assign(second=curved.second),
+            "captured": pd.concat(captured, ignore_index=True),
             "summary": pd.DataFrame(summary),
             "spectrum": pd.concat(spectra, ignore_index=True),
         }
@@ -115,13 +115,14 @@ def _summary(
     loss: Objective,
     at: Point,
     delta: Tensor,
+    whole: float,
     mask: Tensor | None,
     subspace: Subspace,
     eigenvalues: np.ndarray,
     contributions: np.ndarray,
 ) -> dict[str, Any]:
     inside = delta if mask is None else delta * mask
-    whole, part = (damage.expansion(loss, at.params, step).second for step in (delta, inside))
+    part = whole if mask is None else damage.second_order(loss, at.params, inside)
     needed = {
         f"needed_{100 * share:.0f}": damage.directions_needed(contributions, whole, share) for share in (0.5, 0.8, 0.9)
     }

@@ -47,8 +47,12 @@ def expansion(objective: Objective, params: Parameters, delta: Tensor) -> Expans
         delta: δ, shape (p,).
     """
     g = gradient(objective, params)
-    curved = hvp(objective, params, delta)
-    return Expansion(_dot(g, delta), 0.5 * _dot(curved, delta), _norm(g), _norm(delta))
+    return Expansion(_dot(g, delta), second_order(objective, params, delta), _norm(g), _norm(delta))
+
+
+def second_order(objective: Objective, params: Parameters, delta: Tensor) -> float:
+    """½ δᵀHδ alone, without the gradient that `expansion` takes."""
+    return 0.5 * _dot(hvp(objective, params, delta), delta)
 
 
 def actual(objective: Objective, params: Parameters, delta: Tensor) -> Estimate:
@@ -83,10 +87,10 @@ def taylor_damage(
     """
     if min(t) <= 0:
         raise ValueError(f"t = {min(t)}: expected positive multiples of the update")
-    terms = expansion(objective, params, delta)
+    terms, start = expansion(objective, params, delta), objective.per_prompt(params)
     rows = []
     for factor in t:
-        found = actual(objective, params, factor * delta)
+        found = Estimate.of(objective.per_prompt(moved(params, factor * delta)) - start)
         first, second = factor * terms.first, factor**2 * terms.second
         remainder = found.value - first - second
         rows.append(
@@ -190,7 +194,7 @@ def captured(
     rows = []
     for dimension in k:
         part = subspace.project(delta, dimension)
-        inner = _dot(hvp(objective, params, part), part)
+        inner = 2 * second_order(objective, params, part)
         rows.append(
             {
                 "k": dimension,

@@ -89,9 +89,11 @@ def predictors(lineages: Sequence[Lineage]) -> pd.DataFrame:
         )
         edited = neuron_overlaps(neurons, expert_names(lineage)).query("scope == 'global'")
         edit_overlap = {frozenset((row.a, row.b)): row.jaccard for row in edited.itertuples()}
+        gradients = {name: gradient_grams(lineage, name).means for name in expert_names(lineage)}
+        active = {name: active_routes(lineage, name) for name in expert_names(lineage)}
         for a, b in ordered(lineage):
             at = updates.labels.index(a), updates.labels.index(b)
-            gradient, known = gradient_grams(lineage, a).means, active_routes(lineage, a)
+            gradient, known = gradients[a], active[a]
             route = routes.shared(known[a], known[b])
             gradient_on, update_on = (directions.on_route(grams, route)[0] for grams in (gradient, updates))
             neuron = known[a].index.get_level_values("kind") == routes.NEURON

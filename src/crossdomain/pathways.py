@@ -264,11 +264,16 @@ def update_directions(lineages: Sequence[Lineage]) -> pd.DataFrame:
     """
     rows = []
     for lineage in lineages:
-        after = dict(zip(lineage.profile.stages, lineage.sequence[1:], strict=False))
+        in_base = active_routes(lineage, BASE)
+        after = zip(lineage.profile.stages, lineage.sequence[1:], strict=False)
+        known = {
+            "experts": dict.fromkeys(expert_names(lineage), in_base),
+            "stages": {stage: active_routes(lineage, name) for stage, name in after},
+        }
         for of, found in (("experts", expert_updates(lineage)), ("stages", stage_updates(lineage))):
             for a, b in combinations(found.values.labels, 2):
-                known = active_routes(lineage, BASE if of == "experts" else after[a])
-                row = _on_and_off(found, a, b, routes.shared(known[a], known[b]))
+                active = known[of][a]
+                row = _on_and_off(found, a, b, routes.shared(active[a], active[b]))
                 rows.append({"seed": lineage.seed, "of": of, "a": a, "b": b, **row})
     return pd.DataFrame(rows)
 

@@ -56,7 +56,7 @@ def predictions(lineage: Lineage) -> dict[str, pd.DataFrame]:
                         "first": terms.first,
                         "second": terms.second,
                         "predicted": terms.first + terms.second,
-                        "divergence": damage.expansion(divergence, at.params, alone[b]).second,
+                        "divergence": damage.second_order(divergence, at.params, alone[b]),
                         "added": float(along.loc[along["t"] == 1, "actual"].iloc[0]),
                     }
                 )
