@@ -28,7 +28,7 @@ overrides: str = ""  # settings of the profile, separated by blanks, as in the c
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown, display
 
-from crossdomain import concentration, pairs, plots, predictions, second_order
+from crossdomain import concentration, measurements, pairs, plots, predictions, second_order
 from crossdomain.plots import pathways as draw_predictors
 from crossdomain.plots import second_order as draw
 from crossdomain.run import open_run, provenance_box
@@ -47,7 +47,7 @@ titles = run.titles()
 # lost. The *KL divergence* from $\theta_A$ has no first order by construction ({prf:ref}`lem-kl`).
 
 # %% tags=["hide-input"]
-path = second_order.over_seeds(run.lineages, second_order.path)
+path = measurements.stacked(run.lineages, second_order.path)
 for name, table in path.items():
     run.keep(f"damage_{name}", table)
 display(
@@ -91,7 +91,7 @@ display(
 # scores.
 
 # %% tags=["hide-input"]
-directions = second_order.over_seeds(run.lineages, concentration.concentration)
+directions = measurements.stacked(run.lineages, concentration.concentration)
 for name, table in directions.items():
     run.keep(f"concentration_{name}", table)
 display(
@@ -114,9 +114,9 @@ display(
 
 # %% tags=["hide-input"]
 points = run.keep(
-    "stationarity", second_order.over_seeds(run.lineages, lambda x: {"table": second_order.stationarity(x)})["table"]
+    "stationarity", measurements.stacked(run.lineages, lambda x: {"table": second_order.stationarity(x)})["table"]
 )
-predicted = second_order.over_seeds(run.lineages, predictions.predictions)
+predicted = measurements.stacked(run.lineages, predictions.predictions)
 lengths = run.keep("ranking_by_length", predictions.ranking_by_length(predicted["lengths"]))
 display(
     plots.show(

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from crossdomain import concentration, curvature, damage, evaluation, pairs, predictions, second_order
+from crossdomain import concentration, curvature, damage, evaluation, measurements, pairs, predictions, second_order
 from crossdomain.lineage import Lineage
 
 
@@ -110,5 +110,5 @@ def test_ranking_is_perfect_where_the_model_is_exact() -> None:
 
 def test_studies_of_several_seeds_are_stacked(small: Lineage) -> None:
     other = Lineage(small.profile, 1, small.store)
-    found = second_order.over_seeds([small, other], lambda x: {"t": pd.DataFrame({"x": [x.seed]})})
+    found = measurements.stacked([small, other], lambda x: {"t": pd.DataFrame({"x": [x.seed]})})
     assert found["t"].to_numpy().tolist() == [[0, 0], [1, 1]]

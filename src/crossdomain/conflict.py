@@ -23,12 +23,11 @@ def label(domain: str, part: int) -> str:
     return f"{domain}/{part}"
 
 
-def domain_cosines(found: Grams, gram: Array | None = None) -> pd.DataFrame:
-    """Cosines of all pairs of domains, with their noise ceiling.
+def domain_cosines(found: Grams) -> pd.DataFrame:
+    """Cosines of all pairs of domains over all matrices (1-D tensors left out), with their noise ceiling.
 
     Args:
         found: inner products of the parts of all domains' gradients.
-        gram: the inner products to use, (parts, parts); by default those over all matrices (1-D tensors left out).
 
     Returns:
         A row a pair: `a`, `b`, `cosine` of the mean gradients; `split_half_a`, `split_half_b`, the cosine of the mean of a
@@ -36,9 +35,8 @@ def domain_cosines(found: Grams, gram: Array | None = None) -> pd.DataFrame:
         root of the unbiased ‖E g_a‖² ‖E g_b‖² (from products of different parts); NaN where noise leaves one of these no
         larger than zero.
     """
-    gram = found.total(matrices=True) if gram is None else gram
-    parts = _parts(found)
-    mean = _combined(gram, {d: np.full(len(rows), 1 / len(rows)) for d, rows in parts.items()}, parts)
+    gram, parts = found.total(matrices=True), _parts(found)
+    mean = _of_means(gram, parts)
     cosine = cosines(mean)
     halves, signals = {}, {}
     for domain, rows in parts.items():
@@ -66,9 +64,7 @@ def domain_cosines(found: Grams, gram: Array | None = None) -> pd.DataFrame:
 def module_cosines(found: Grams) -> pd.DataFrame:
     """Cosines of all pairs of domains' mean gradients in every matrix: as `directions.matrix_cosines`."""
     parts = _parts(found)
-    weights = {d: np.full(len(rows), 1 / len(rows)) for d, rows in parts.items()}
-    means = _combined(found.tensors, weights, parts)
-    return matrix_cosines(Grams(list(parts), found.names, found.dimensions, means, {}))
+    return matrix_cosines(Grams(list(parts), found.names, found.dimensions, _of_means(found.tensors, parts), {}))
 
 
 def extremes(found: Grams, seed: int = 0) -> pd.DataFrame:
@@ -149,9 +145,9 @@ def _matrices(found: Grams) -> NDArray[np.int64]:
     return np.flatnonzero(np.asarray(found.dimensions) > 1)
 
 
-def _combined(gram: Array, weights: dict[str, Array], parts: dict[str, list[int]]) -> Array:
-    """Inner products of weighted sums of parts, a vector a domain, (…, domains, domains)."""
+def _of_means(gram: Array, parts: dict[str, list[int]]) -> Array:
+    """Inner products of the means of each domain's parts, (…, domains, domains)."""
     mixing = np.zeros((len(parts), gram.shape[-1]))
-    for row, (domain, columns) in enumerate(parts.items()):
-        mixing[row, columns] = weights[domain]
+    for row, columns in enumerate(parts.values()):
+        mixing[row, columns] = 1 / len(columns)
     return np.asarray(mixing @ gram @ mixing.T)

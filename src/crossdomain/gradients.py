@@ -48,6 +48,10 @@ def save(
     Raises:
         ValueError: a domain has fewer training prompts than the profile asks for.
     """
+    items = {name: domain.items("train")[: profile.gradient_prompts] for name, domain in domains.items()}
+    if short := {name: len(found) for name, found in items.items() if len(found) < profile.gradient_prompts}:
+        few = ", ".join(f"{name} has only {count}" for name, count in short.items())
+        raise ValueError(f"gradient_prompts={profile.gradient_prompts}: {few} training prompts; ask for fewer")
     size = profile.gradient_prompts // profile.gradient_splits
     parts = {
         name: [directory / f"{name}-{part}.safetensors" for part in range(profile.gradient_splits)] for name in domains
@@ -55,17 +59,18 @@ def save(
     means = {name: directory / f"{name}.safetensors" for name in domains}
     with Progress("gradients", len(domains)) as progress:
         for done, (name, domain) in enumerate(domains.items(), start=1):
-            items = domain.items("train")[: profile.gradient_prompts]
-            if len(items) < profile.gradient_prompts:
-                raise ValueError(
-                    f"gradient_prompts={profile.gradient_prompts}: {name} has only {len(items)} training prompts; ask for "
-                    "fewer"
-                )
             if not means[name].is_file():
                 sampled = sample_rollouts(
-                    model, tokenizer, profile, domain, items, split="train", samples=profile.generations, seed=seed
+                    model,
+                    tokenizer,
+                    profile,
+                    domain,
+                    items[name],
+                    split="train",
+                    samples=profile.generations,
+                    seed=seed,
                 )
-                rollouts = [sampled.part(start, start + size) for start in range(0, len(items), size)]
+                rollouts = [sampled.part(start, start + size) for start in range(0, profile.gradient_prompts, size)]
                 _save_gradients(model, rollouts, parts[name], means[name], profile.evaluation_batch)
             progress.to(done)
     labelled = {label(name, k): file for name, files in parts.items() for k, file in enumerate(files)}

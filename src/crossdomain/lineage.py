@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from crossdomain import generation, models, paths, pretraining, provenance, training
 from crossdomain.domains import Domain
@@ -76,6 +76,11 @@ class Checkpoint:
     def model(self, **options: Any) -> PreTrainedModel:
         """The policy, in float32 and evaluation mode; `options` go to `models.load_model`."""
         return models.load_model(self.artifact.path, self.weights, **options)
+
+    def config(self) -> PretrainedConfig:
+        """Its configuration, without its weights."""
+        config: PretrainedConfig = AutoConfig.from_pretrained(self.artifact.path, local_files_only=True)
+        return config
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""

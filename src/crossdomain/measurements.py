@@ -70,3 +70,14 @@ def tables(lineage: Lineage, what: str, compute: Callable[[], Tables], **options
 def read(artifact: Artifact) -> dict[str, pd.DataFrame]:
     """The tables of a measurement by name."""
     return {path.stem: pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in artifact.path.glob("*.csv")}
+
+
+def stacked(
+    lineages: Sequence[Lineage], study: Callable[[Lineage], Mapping[str, pd.DataFrame]]
+) -> dict[str, pd.DataFrame]:
+    """The tables of a study of every seed, with `seed`."""
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for lineage in lineages:
+        for name, table in study(lineage).items():
+            parts.setdefault(name, []).append(table.assign(seed=lineage.seed))
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}

@@ -79,13 +79,16 @@ class GradientTables(NamedTuple):
 
 def gradient_tables(lineages: Sequence[Lineage], name: str = BASE) -> GradientTables:
     """The tables of `conflict` for a checkpoint of every seed, with `seed`."""
-    found: list[list[pd.DataFrame]] = [[], [], []]
-    for lineage in lineages:
+
+    def compared(lineage: Lineage) -> dict[str, pd.DataFrame]:
         grams = gradient_grams(lineage, name).parts
-        computed = (conflict.domain_cosines(grams), conflict.module_cosines(grams), conflict.extremes(grams))
-        for tables, table in zip(found, computed, strict=True):
-            tables.append(table.assign(seed=lineage.seed))
-    return GradientTables(*(pd.concat(tables, ignore_index=True) for tables in found))
+        return {
+            "pairs": conflict.domain_cosines(grams),
+            "modules": conflict.module_cosines(grams),
+            "extremes": conflict.extremes(grams),
+        }
+
+    return GradientTables(**measurements.stacked(lineages, compared))
 
 
 # --- Routes ---
@@ -216,7 +219,7 @@ def update_grams(lineage: Lineage, what: str, steps: Mapping[str, tuple[str, str
     transforms = {"values": lambda x: x, "signs": torch.sign, "moved": _moved}
 
     def make(output: Path, work: Path) -> None:
-        shape = units.shape(lineage.checkpoint(BASE).model().config)
+        shape = units.shape(lineage.checkpoint(BASE).config())
         deltas = {
             label: weights.Delta(*(weights.Weights(lineage.checkpoint(name).path) for name in step))
             for label, step in steps.items()
@@ -303,11 +306,11 @@ def pick(matrix: Array, at: tuple[int, int]) -> float:
 
 def module_directions(lineages: Sequence[Lineage]) -> pd.DataFrame:
     """Cosine of the experts' updates in every matrix: as `directions.matrix_cosines`, with `seed`."""
-    found = []
-    for lineage in lineages:
-        grams = expert_updates(lineage).values
-        found.append(directions.matrix_cosines(grams).assign(seed=lineage.seed))
-    return pd.concat(found, ignore_index=True)
+
+    def compared(lineage: Lineage) -> dict[str, pd.DataFrame]:
+        return {"modules": directions.matrix_cosines(expert_updates(lineage).values)}
+
+    return measurements.stacked(lineages, compared)["modules"]
 
 
 # --- What figures show ---

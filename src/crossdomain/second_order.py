@@ -6,7 +6,7 @@ are chosen on training prompts and reported on test prompts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -248,14 +248,3 @@ def stationarity(lineage: Lineage) -> pd.DataFrame:
 
     names = [*(name for _, name in points), case.after]
     return kept(lineage, "damage-stationarity", names, compute, __name__)["stationarity"]
-
-
-def over_seeds(
-    lineages: Sequence[Lineage], study: Callable[[Lineage], Mapping[str, pd.DataFrame]]
-) -> dict[str, pd.DataFrame]:
-    """The tables of a study of every seed, with `seed`."""
-    parts: dict[str, list[pd.DataFrame]] = {}
-    for lineage in lineages:
-        for name, table in study(lineage).items():
-            parts.setdefault(name, []).append(table.assign(seed=lineage.seed))
-    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}

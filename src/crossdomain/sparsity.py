@@ -44,27 +44,35 @@ def step_edits(lineage: Lineage, before: str, after: str) -> dict[str, pd.DataFr
 
 def all_edits(lineages: Sequence[Lineage]) -> dict[str, pd.DataFrame]:
     """The tables of all steps of all seeds, with `seed`, `role` and the trained `domain`."""
+    return measurements.stacked(lineages, _lineage_edits)
+
+
+def _lineage_edits(lineage: Lineage) -> dict[str, pd.DataFrame]:
     parts: dict[str, list[pd.DataFrame]] = {}
-    for lineage in lineages:
-        for role, (before, after) in steps(lineage).items():
-            domain = lineage.stage(after).domain
-            for name, table in step_edits(lineage, before, after).items():
-                parts.setdefault(name, []).append(table.assign(seed=lineage.seed, role=role, domain=domain))
+    for role, (before, after) in steps(lineage).items():
+        for name, table in step_edits(lineage, before, after).items():
+            parts.setdefault(name, []).append(table.assign(role=role, domain=lineage.stage(after).domain))
     return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
 
 
 def unchanged(shares: pd.DataFrame) -> pd.DataFrame:
     """Share of all weights unchanged, a row a role, domain, seed, subtraction, kind and threshold: `share` in percent."""
-    keys = ["role", "domain", "seed", "subtraction", "kind", "threshold"]
-    sums = shares.groupby(keys, sort=False, dropna=False)[["unchanged", "parameters"]].sum().reset_index()
-    return sums.assign(share=100 * sums["unchanged"] / sums["parameters"]).drop(columns=["unchanged"])
+    keys = ["role", "domain", "seed"]
+    parts = {values: edits.summarise(part) for values, part in shares.groupby(keys, sort=False)}
+    table = pd.concat(parts, names=keys).reset_index(level=keys).reset_index(drop=True)
+    return table.assign(share=100 * table["share"]).drop(columns=["unchanged"])
 
 
 def relative_norms(tensors: pd.DataFrame) -> pd.DataFrame:
     """Norm of the whole edit over that of the weights, a row a role, domain and seed: `relative_norm` in percent."""
-    squares = tensors.assign(delta=tensors["norm_delta"] ** 2, before=tensors["norm_before"] ** 2)
-    sums = squares.groupby(["role", "domain", "seed"], sort=False)[["delta", "before"]].sum().reset_index()
-    return sums.assign(relative_norm=100 * np.sqrt(sums["delta"] / sums["before"])).drop(columns=["delta", "before"])
+    keys = ["role", "domain", "seed"]
+    groups = tensors.groupby(keys, sort=False)
+    return pd.DataFrame([(*values, relative_norm(part)) for values, part in groups], columns=[*keys, "relative_norm"])
+
+
+def relative_norm(tensors: pd.DataFrame) -> float:
+    """Norm of one edit over that of the weights, in percent."""
+    return float(100 * np.sqrt((tensors["norm_delta"] ** 2).sum() / (tensors["norm_before"] ** 2).sum()))
 
 
 def neuron_overlaps(neurons: pd.DataFrame, roles: Sequence[str]) -> pd.DataFrame:
@@ -133,16 +141,14 @@ def _precision(lineage: Lineage) -> pd.DataFrame:
         ):
             gain = 100 * evaluation.test_scores(trained, name, [domain]).mean() - start
             found = stored_edits(trained, BASE, name, dtype)
-            shares = unchanged(found["shares"].assign(role="", domain=domain, seed=0)).query("subtraction == 'float32'")
+            shares = edits.summarise(found["shares"]).query("subtraction == 'float32'")
             rows.append(
                 {
                     "learning_rate": rate,
                     "variant": variant,
-                    "unchanged": float(shares.query("kind == 'paper'")["share"].iloc[0]),
-                    "equal": float(shares.query("kind == 'absolute' and threshold == 0")["share"].iloc[0]),
-                    "relative_norm": float(
-                        relative_norms(found["tensors"].assign(role="", domain="", seed=0))["relative_norm"].iloc[0]
-                    ),
+                    "unchanged": 100 * float(shares.query("kind == 'paper'")["share"].iloc[0]),
+                    "equal": 100 * float(shares.query("kind == 'absolute' and threshold == 0")["share"].iloc[0]),
+                    "relative_norm": relative_norm(found["tensors"]),
                     "gain": float(gain),
                 }
             )
