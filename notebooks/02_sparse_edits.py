@@ -15,8 +15,8 @@
 # **sparse and small** (claim **C1**), and the neurons that different domains change most **hardly overlap** (claim
 # **C2**). Interference is then a puzzle: how can edits hurt each other that barely meet?
 #
-# This chapter measures both on the checkpoints of [chapter 1](01_staged_training), next to what chance gives and what the
-# same domain gives under another seed. It then asks a question that the paper leaves open: is the sparsity due to
+# This chapter measures both on the checkpoints of [chapter 1](01_staged_training), next to what chance gives and what
+# the same domain gives under another seed. It then asks a question that the paper leaves open: is the sparsity due to
 # reinforcement learning, or to the 8 bits of precision that bfloat16 has?
 
 # %% tags=["parameters"]
@@ -84,9 +84,10 @@ display(
 # ## Which neurons (C2)
 #
 # A *neuron* is one channel of an MLP: a row of its gate and up projections and a column of its down projection. Its edit
-# magnitude is the L2 norm of the change over the three. The top-changed neurons of a domain are the 10 % with the largest
-# magnitude over all layers, or of each layer. Two random sets of that size have a Jaccard index of about 0.053; sets can
-# also agree just because both prefer the same layers, so a second chance value keeps each set's numbers per layer.
+# magnitude is the L2 norm of the change over the three. The top-changed neurons of a domain are the 10 % with the
+# largest magnitude over all layers, or of each layer. Two random sets of that size overlap, too (in brackets in the
+# figure); sets can also agree just because both prefer the same layers, so a second chance value keeps each set's
+# numbers per layer.
 
 # %% tags=["hide-input"]
 roles = list(dict.fromkeys(experts["neurons"]["role"]))

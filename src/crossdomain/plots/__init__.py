@@ -10,10 +10,13 @@ import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 import seaborn as sns
 from IPython.display import HTML
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"]
@@ -33,6 +36,13 @@ def colours(domains: Sequence[str]) -> dict[str, str]:
     known = ["math", "code", "qa", "cw"]
     order = [*known, *(d for d in domains if d not in known)]
     return {domain: PALETTE[order.index(domain) % len(PALETTE)] for domain in domains}
+
+
+def seed_lines(axis: Axes, wide: pd.DataFrame, colour: str, label: str | None = None, **style: Any) -> None:
+    """A thin line a seed (a column of `wide`, against its index), and their mean in bold with `style`."""
+    dashes = {"ls": style["ls"]} if "ls" in style else {}
+    axis.plot(wide.index, wide, color=colour, lw=0.7, alpha=0.5, **dashes)
+    axis.plot(wide.index, wide.mean(axis=1), color=colour, label=label, **{"lw": 2.4, **style})
 
 
 def show(figure: Figure, alt: str, path: Path | None = None) -> HTML:

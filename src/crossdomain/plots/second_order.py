@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from crossdomain.plots import INK, PALETTE, QUIET, colours
+from crossdomain.plots import INK, PALETTE, QUIET, colours, seed_lines
 
 TERMS = {"first": ("first order", PALETTE[5]), "second": ("second order", PALETTE[1]), "actual": ("actual", INK)}
 SPACES = {
@@ -38,10 +38,8 @@ def damage_path(path: pd.DataFrame) -> Figure:
         part = path[path["objective"] == objective]
         for column, (colour, style) in shown.items():
             wide = part.pivot(index="t", columns="seed", values=column)
-            for seed in wide:
-                axis.plot(wide.index, wide[seed], color=colour, lw=0.6, alpha=0.4, ls=style)
-            axis.plot(wide.index, wide.mean(axis=1), color=colour, lw=2.2, ls=style, label=names[column],
-                      marker="o" if column == "actual" else None, ms=4)  # fmt: skip
+            marker = "o" if column == "actual" else None
+            seed_lines(axis, wide, colour, names[column], ls=style, marker=marker, ms=4)
         top = part["actual"].max()
         axis.set(
             title=objective,
@@ -110,9 +108,7 @@ def captured(table: pd.DataFrame) -> Figure:
             if rows.empty:
                 continue
             by_seed = rows.groupby(["seed", "k"])[column].mean().unstack("seed")
-            for seed in by_seed:
-                axis.plot(by_seed.index, by_seed[seed], color=colour, lw=0.6, alpha=0.4, ls=style)
-            axis.plot(by_seed.index, by_seed.mean(axis=1), color=colour, lw=2, ls=style, label=space, marker="o", ms=3)
+            seed_lines(axis, by_seed, colour, space, ls=style, marker="o", ms=3)
         axis.set_xscale("log", base=2)
         axis.set_xticks(sorted(shown["k"].unique()), [str(k) for k in sorted(shown["k"].unique())])
         axis.set(xlabel="directions k", title=f"captured share {title}")
@@ -129,15 +125,12 @@ def stationarity(table: pd.DataFrame) -> Figure:
     left, right = figure.subplots(1, 2)
     for column, (label, colour) in TERMS.items():
         wide = table.pivot(index="step", columns="seed", values=column)
-        for seed in wide:
-            left.plot(wide.index, wide[seed], color=colour, lw=0.6, alpha=0.4)
-        left.plot(wide.index, wide.mean(axis=1), color=colour, lw=2.2, marker="o", ms=4, label=label)
+        seed_lines(left, wide, colour, label, marker="o", ms=4)
     left.axhline(0, color=INK, lw=0.7)
     left.set(xlabel="RL steps of A", ylabel="rise of the loss")
     left.legend(frameon=False, fontsize=9)
     wide = table.pivot(index="step", columns="seed", values="gradient_norm")
-    right.plot(wide.index, wide, color=PALETTE[0], lw=0.8, alpha=0.5)
-    right.plot(wide.index, wide.mean(axis=1), color=PALETTE[0], lw=2.2, marker="o", ms=4)
+    seed_lines(right, wide, PALETTE[0], marker="o", ms=4)
     right.set(xlabel="RL steps of A", ylabel="‖g‖", ylim=(0, None))
     return figure
 
@@ -173,8 +166,7 @@ def ranking_by_length(table: pd.DataFrame) -> Figure:
     for axis, column, label in ((left, "correlation", "rank correlation, predicted and actual"),
                                 (right, "error", "median |actual − predicted| / |actual|")):  # fmt: skip
         wide = table.pivot(index="t", columns="seed", values=column)
-        axis.plot(wide.index, wide, color=PALETTE[0], lw=0.8, alpha=0.5)
-        axis.plot(wide.index, wide.mean(axis=1), color=PALETTE[0], lw=2.2, marker="o", ms=4)
+        seed_lines(axis, wide, PALETTE[0], marker="o", ms=4)
         axis.set_xscale("log", base=2)
         axis.set_xticks(list(wide.index), [f"{t:g}" for t in wide.index])
         axis.set(xlabel="length of the later update (multiples)", ylabel=label)

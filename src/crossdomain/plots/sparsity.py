@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from crossdomain import paper
-from crossdomain.plots import INK, PALETTE, QUIET, colours
+from crossdomain import anatomy, paper
+from crossdomain.plots import INK, PALETTE, QUIET, colours, seed_lines
 
-MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "gate_proj", "up_proj", "down_proj")
+MODULES = tuple(module for module, block in anatomy.MODULES.items() if block in ("attention", "mlp"))
 VARIANTS = {"float32": PALETTE[0], "float32, stored as bfloat16": PALETTE[2], "bfloat16": PALETTE[1]}
 
 
@@ -26,11 +25,8 @@ def unchanged_shares(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
         thresholds = sorted(part["threshold"].unique())
         for domain, rows in part.groupby("domain", sort=False):
             wide = rows.pivot(index="threshold", columns="seed", values="share").loc[thresholds]
-            for seed in wide:
-                axis.plot(range(len(thresholds)), wide[seed], color=palette[str(domain)], lw=0.7, alpha=0.5)
-            axis.plot(
-                range(len(thresholds)), wide.mean(axis=1), color=palette[str(domain)], lw=2.4, label=titles[str(domain)]
-            )
+            wide = wide.set_axis(range(len(thresholds)))
+            seed_lines(axis, wide, palette[str(domain)], titles[str(domain)])
         axis.axhspan(paper.value("unchanged_low"), paper.value("unchanged_high"), color=QUIET, alpha=0.25, lw=0)
         axis.set_xticks(range(len(thresholds)), ["0" if t == 0 else f"1e{np.log10(t):.0f}" for t in thresholds])
         axis.set(xlabel=f"{kind} threshold", title=f"{kind} change at most the threshold", ylim=(-3, 103))
@@ -150,17 +146,7 @@ def layer_profiles(profile: pd.DataFrame, titles: dict[str, str], share: float) 
     palette = colours(list(titles))
     for domain, rows in profile.groupby("domain", sort=False):
         wide = rows.pivot(index="layer", columns="seed", values="share")
-        for seed in wide:
-            axis.plot(wide.index, wide[seed], color=palette[str(domain)], lw=0.7, alpha=0.5)
-        axis.plot(
-            wide.index,
-            wide.mean(axis=1),
-            color=palette[str(domain)],
-            lw=2.4,
-            marker="o",
-            ms=4,
-            label=titles[str(domain)],
-        )
+        seed_lines(axis, wide, palette[str(domain)], titles[str(domain)], marker="o", ms=4)
     axis.axhline(100 * share, color=INK, lw=1, ls="--")
     axis.text(axis.get_xlim()[0], 100 * share, " all layers alike", va="bottom", fontsize=8.5, color=INK)
     axis.set(xlabel="layer", ylabel="top-changed neurons (% of the layer)", ylim=(0, None))
@@ -181,7 +167,7 @@ def precision(table: pd.DataFrame, domain: str) -> Figure:
     for axis, (column, label) in zip(axes, panels.items(), strict=True):
         for variant, colour in VARIANTS.items():
             wide = table[table["variant"] == variant].pivot(index="learning_rate", columns="seed", values=column)
-            _seeds(axis, wide, colour, variant)
+            seed_lines(axis, wide, colour, variant, marker="o", ms=4)
         axis.set(xscale="log", xlabel="learning rate", ylabel=label)
     axes[1].set_yscale("log")
     axes[0].axhspan(paper.value("unchanged_low"), paper.value("unchanged_high"), color=QUIET, alpha=0.25, lw=0)
@@ -190,10 +176,3 @@ def precision(table: pd.DataFrame, domain: str) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncol=len(labels), frameon=False, fontsize=9)
     return figure
-
-
-def _seeds(axis: Axes, wide: pd.DataFrame, colour: str, label: str) -> None:
-    """A thin line a seed, and their mean."""
-    for seed in wide:
-        axis.plot(wide.index, wide[seed], color=colour, lw=0.7, alpha=0.5)
-    axis.plot(wide.index, wide.mean(axis=1), color=colour, lw=2.2, marker="o", ms=4, label=label)

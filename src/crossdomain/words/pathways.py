@@ -143,11 +143,8 @@ def damages(damage: pd.DataFrame, titles: dict[str, str], steps: int) -> str:
 
 def prediction(correlations: pd.DataFrame, predictors: Mapping[str, str], control: str) -> str:
     """Which predictor ranks the damage, if any."""
-    found = _correlations(correlations)
-    lines = ["Rank correlation with the measured damage over the ordered pairs, mean over seeds:", ""]
-    for name, interval in found.items():
-        mark = "" if sure(interval) else ", not distinguishable from 0"
-        lines.append(f"* {predictors[name]}: {number(interval, sign=True)}{mark}")
+    found = by_predictor(correlations)
+    lines = listed(found, predictors)
     works = [name for name, interval in found.items() if interval.low > 0 and name != control]
     wrong = [name for name, interval in found.items() if interval.high < 0]
     if works:
@@ -164,7 +161,17 @@ def prediction(correlations: pd.DataFrame, predictors: Mapping[str, str], contro
     return "\n".join([*lines, "", verdict + "."])
 
 
-def _correlations(table: pd.DataFrame) -> dict[str, stats.Interval]:
+def listed(found: Mapping[str, stats.Interval], predictors: Mapping[str, str]) -> list[str]:
+    """Lines of a list of predictors with their rank correlations."""
+    lines = ["Rank correlation with the measured damage over the ordered pairs, mean over seeds:", ""]
+    for name, interval in found.items():
+        mark = "" if sure(interval) else ", not distinguishable from 0"
+        lines.append(f"* {predictors[name]}: {number(interval, sign=True)}{mark}")
+    return lines
+
+
+def by_predictor(table: pd.DataFrame) -> dict[str, stats.Interval]:
+    """The rank correlation of each predictor, from the rows of `pairs.rank_correlations`."""
     values = table[["correlation", "low", "high"]].to_numpy(float).tolist()
     return {name: stats.Interval(*row) for name, row in zip(table["predictor"], values, strict=True)}
 
@@ -183,7 +190,7 @@ def verdicts(
     experts = directions[directions["of"] == "experts"]
     below, above = _outside(experts)
     tests = int(extremes.groupby("seed").size().max())
-    found = _correlations(correlations)
+    found = by_predictor(correlations)
     best = max(found, key=lambda name: found[name].value, default="")
     return {
         "gradient_cosine": by_seed(pairs.assign(size=pairs["cosine"].abs()), "size"),

@@ -10,7 +10,8 @@ import pandas as pd
 
 from crossdomain import stats
 from crossdomain.concentration import SPACES
-from crossdomain.words import number, plain, sure
+from crossdomain.words import number, plain
+from crossdomain.words.pathways import by_predictor, listed
 from crossdomain.words.sparsity import by_seed
 
 EXACT = "exact reward"
@@ -151,12 +152,8 @@ def assumptions(points: pd.DataFrame, drift: pd.DataFrame, summary: pd.DataFrame
 
 def prediction(correlations: pd.DataFrame, predictors: Mapping[str, str], theory: Mapping[str, str]) -> str:
     """Whether the theory predicts who will hurt whom, against the predictors of chapter 3."""
-    table = correlations.set_index("predictor")[["correlation", "low", "high"]].astype(float)
-    found = {str(name): stats.Interval(*row) for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)}
-    lines = ["Rank correlation with the measured damage over the ordered pairs, mean over seeds:", ""]
-    for name, interval in found.items():
-        mark = "" if sure(interval) else ", not distinguishable from 0"
-        lines.append(f"* {predictors[name]}: {number(interval, sign=True)}{mark}")
+    found = by_predictor(correlations)
+    lines = listed(found, predictors)
     structural = {name: interval for name, interval in found.items() if name not in theory}
     best = max(structural, key=lambda name: structural[name].value, default=None)
     own = found.get("predicted")
