@@ -36,6 +36,7 @@ from crossdomain.words import second_order as say
 
 plots.theme()
 run = open_run(profile, seeds, overrides)
+second_order.main_case(run.lineages[0])  # there is one, or this says why not before anything is computed
 titles = run.titles()
 
 # %% [markdown]

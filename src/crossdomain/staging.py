@@ -10,6 +10,7 @@ import numpy as np
 
 from crossdomain import evaluation
 from crossdomain.lineage import BASE, Lineage
+from crossdomain.profiles import ProfileError
 
 UNDAMAGED = "control: refresh without damage"
 PARTS = ("base", "experts", "sequence", "all")
@@ -52,6 +53,19 @@ def interferes(lineage: Lineage) -> bool:
     """Whether stages follow the refreshed domain's own, so that there is something to recover from."""
     profile = lineage.profile
     return profile.refresh in profile.stages[:-1] and profile.refresh_steps > 0
+
+
+def check_compares(lineage: Lineage) -> None:
+    """Make sure that a run has several domains, for chapters that compare them; said before anything is computed.
+
+    Raises:
+        ProfileError: it has one.
+    """
+    if len(expert_names(lineage)) < 2:
+        raise ProfileError(
+            f"stages={','.join(lineage.profile.stages)}: this chapter compares domains, expected at least two of them; add "
+            "a stage, or run chapters 1 and 2 alone"
+        )
 
 
 def learned(lineage: Lineage) -> str:
