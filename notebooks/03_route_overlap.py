@@ -27,7 +27,7 @@ overrides: str = ""  # settings of the profile, separated by blanks, as in the c
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown, display
 
-from crossdomain import pairs, pathways, plots, staging
+from crossdomain import chapters, pairs, pathways, plots
 from crossdomain.plots import pathways as draw
 from crossdomain.plots import sparsity as draw_sets
 from crossdomain.run import open_run, provenance_box
@@ -35,7 +35,7 @@ from crossdomain.words import pathways as say
 
 plots.theme()
 run = open_run(profile, seeds, overrides)
-staging.check_compares(run.lineages[0])
+chapters.check(run.profile, "03_route_overlap")
 titles = run.titles()
 
 # %% [markdown]

@@ -28,7 +28,7 @@ overrides: str = ""  # settings of the profile, separated by blanks, as in the c
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown, display
 
-from crossdomain import concentration, measurements, pairs, plots, predictions, second_order
+from crossdomain import chapters, concentration, measurements, pairs, plots, predictions, second_order
 from crossdomain.plots import pathways as draw_predictors
 from crossdomain.plots import second_order as draw
 from crossdomain.run import open_run, provenance_box
@@ -36,7 +36,7 @@ from crossdomain.words import second_order as say
 
 plots.theme()
 run = open_run(profile, seeds, overrides)
-second_order.main_case(run.lineages[0])  # there is one, or this says why not before anything is computed
+chapters.check(run.profile, "04_damage_theory")
 titles = run.titles()
 
 # %% [markdown]

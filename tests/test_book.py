@@ -7,20 +7,12 @@ import pytest
 
 from crossdomain import book, paths
 from crossdomain.book import BookError
+from crossdomain.profiles import load_profile
 
 
 def test_a_chapter_that_was_not_executed_is_named(tmp_path: Path) -> None:
     with pytest.raises(BookError, match="01_staged_training has not been executed"):
-        book.assemble(paths.root(), tmp_path / "run", tmp_path / "source")
-
-
-def test_chapters_are_read_from_the_table_of_contents() -> None:
-    assert book.chapters(paths.root() / "_toc.yml") == [
-        "01_staged_training",
-        "02_sparse_edits",
-        "03_route_overlap",
-        "04_damage_theory",
-    ]
+        book.assemble(paths.root(), tmp_path / "run", tmp_path / "source", load_profile("smoke"))
 
 
 def test_values_come_from_the_run_and_costs_from_every_profile_measured(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ def table(seeds: int, **columns: list[float]) -> pd.DataFrame:
 def test_all_ordered_pairs_are_named_by_what_they_are_trained_on(store: Store) -> None:
     lineage = Lineage(load_profile("cpu"), 0, store)
     assert len(pairs.ordered(lineage)) == 12 and ("math", "qa") in pairs.ordered(lineage)
-    assert pairs.after(lineage, "math", "qa") == "math-qa_30"
-    assert lineage.stage("math-qa_30").steps == 30 and lineage.stage("math-qa_30").parent == "math"
+    assert pairs.after(lineage, "math", "qa") == "math-qa_15"
+    assert lineage.stage("math-qa_15").steps == 15 and lineage.stage("math-qa_30").parent == "math"
 
 
 def test_the_second_domain_alone_is_a_snapshot_where_one_was_kept(store: Store) -> None:
-    assert pairs.alone(Lineage(load_profile("cpu"), 0, store), "qa") == "qa@30"
+    assert pairs.alone(Lineage(load_profile("cpu"), 0, store), "qa") == "qa@15"
     assert pairs.alone(Lineage(load_profile("cpu", "pair_steps=40"), 0, store), "qa") == "qa_40"
     assert pairs.alone(Lineage(load_profile("cpu", "pair_steps=120"), 0, store), "qa") == "qa_120"
 

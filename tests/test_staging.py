@@ -4,7 +4,7 @@ import pytest
 
 from crossdomain import evaluation, staging
 from crossdomain.lineage import Lineage
-from crossdomain.profiles import ProfileError, load_profile
+from crossdomain.profiles import load_profile
 from crossdomain.store import Store
 
 
@@ -41,9 +41,3 @@ def test_the_matched_snapshot_is_the_nearest_on_the_development_split(
     monkeypatch.setattr(evaluation, "dev_score", lambda lineage, name, domain: scores[name])
     monkeypatch.setattr(Lineage, "checkpoint", lambda self, name: type("C", (), {"snapshots": lambda self: [2, 4]})())
     assert staging.matched_snapshot(smoke_lineage) == "code-math@2"
-
-
-def test_a_chapter_that_compares_domains_refuses_a_run_with_one(lineage: Lineage) -> None:
-    staging.check_compares(lineage)
-    with pytest.raises(ProfileError, match="stages=math: this chapter compares domains"):
-        staging.check_compares(lineage.variant({"stages": ["math"]}))

@@ -14,10 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jupytext
+import nbformat
 import pandas as pd
 import yaml
 
-from crossdomain import paths, plots
+from crossdomain import chapters, paths, plots
 from crossdomain.plots import theory
 from crossdomain.profiles import Profile
 
@@ -47,7 +49,7 @@ def build(profile: Profile, seeds: list[int], output: Path | None = None) -> Pat
     target = output or root
     source = target / "_build" / "source"
     run = paths.run(profile.label, seeds)
-    assemble(root, run, source)
+    assemble(root, run, source, profile)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), "--path-output", str(target)]
     done = subprocess.run([*command, "-W", "-n", "--keep-going", "--all"], capture_output=True, text=True)
     (target / "_build" / "build.log").write_text(done.stdout + done.stderr)
@@ -61,8 +63,10 @@ def build(profile: Profile, seeds: list[int], output: Path | None = None) -> Pat
     return target / "_build" / "html" / "index.html"
 
 
-def assemble(root: Path, run: Path, source: Path) -> None:
+def assemble(root: Path, run: Path, source: Path, profile: Profile) -> None:
     """Lay out what Sphinx reads: pages, executed notebooks, figures, notebook sources and the values they quote.
+
+    A chapter that the profile cannot run is shown without results, and says why.
 
     Raises:
         BookError: a chapter of the table of contents has not been executed in that run.
@@ -73,14 +77,17 @@ def assemble(root: Path, run: Path, source: Path) -> None:
     (source / "notebooks").mkdir()
     sources = source / "extra" / "sources"
     sources.mkdir(parents=True)
-    for chapter in chapters(root / "_toc.yml"):
+    for chapter in chapters.listed(root / "_toc.yml"):
+        shutil.copy(root / "notebooks" / f"{chapter}.py", sources)
+        if reason := chapters.missing(profile, chapter):
+            _show_without_results(root / "notebooks" / f"{chapter}.py", source / "notebooks", reason)
+            continue
         executed = run / "notebooks" / f"{chapter}.ipynb"
         if not executed.is_file():
             raise BookError(
                 f"{chapter} has not been executed in {run}: run `crossdomain run {chapter}` or `make reproduce`"
             )
         shutil.copy(executed, source / "notebooks")
-        shutil.copy(root / "notebooks" / f"{chapter}.py", sources)
     shutil.copytree(run / "figures", source / "book" / "figures")
     plots.theme()
     theory.save_conflict_picture(source / "book" / "figures" / "conflict.png")
@@ -89,11 +96,11 @@ def assemble(root: Path, run: Path, source: Path) -> None:
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
-def chapters(toc: Path) -> list[str]:
-    """Names of the notebooks in the table of contents."""
-    listed = yaml.safe_load(toc.read_text())
-    files = [chapter["file"] for part in listed["parts"] for chapter in part["chapters"]]
-    return [Path(file).name for file in files if file.startswith("notebooks/")]
+def _show_without_results(notebook: Path, target: Path, reason: str) -> None:
+    shown = jupytext.read(notebook)
+    note = f":::{{admonition}} Not run at this scale\n:class: note\n{reason}.\n:::"
+    shown.cells.insert(1, nbformat.v4.new_markdown_cell(note))
+    jupytext.write(shown, target / f"{notebook.stem}.ipynb")
 
 
 def values(root: Path, run: Path) -> dict[str, Any]:

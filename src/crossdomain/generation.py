@@ -29,14 +29,29 @@ def generate(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     *,
+    samples: int = 1,
+    **options: Any,
+) -> list[list[Response]]:
+    """Responses to each prompt, `samples` a prompt; the other options are those of `generate_ids`."""
+    rows = generate_ids(model, tokenizer, prompts, samples=samples, **options)
+    ends = frozenset(options["stop"])
+    responses = [Response(str(tokenizer.decode(ids, skip_special_tokens=True)), ids[-1] in ends) for ids in rows]
+    return [responses[start : start + samples] for start in range(0, len(responses), samples)]
+
+
+def generate_ids(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
     max_new_tokens: int,
     stop: Sequence[int],
     samples: int = 1,
     temperature: float = 0.0,
     batch_size: int = 512,
     seed: int = 0,
-) -> list[list[Response]]:
-    """Responses to each prompt, `samples` a prompt.
+) -> list[list[int]]:
+    """Responses as the tokens that were chosen, each with the token that ended it, if any; those of a prompt in a row.
 
     Args:
         model: the policy.
@@ -48,6 +63,9 @@ def generate(
         temperature: 0 is greedy.
         batch_size: sequences at a time.
         seed: of the sampling; the global random state is left as it was.
+
+    Raises:
+        ValueError: several greedy responses are asked for.
     """
     if temperature == 0 and samples != 1:
         raise ValueError(f"samples={samples}: greedy decoding gives one response a prompt, use samples=1")
@@ -56,7 +74,7 @@ def generate(
         max_new_tokens=max_new_tokens, eos_token_id=list(stop), pad_token_id=tokenizer.pad_token_id, **sampling
     )
     ends = frozenset(stop)
-    responses: list[list[Response]] = []
+    rows: list[list[int]] = []
     size = max(1, batch_size // samples)
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
@@ -64,16 +82,13 @@ def generate(
             chunk = [prompt for prompt in prompts[start : start + size] for _ in range(samples)]
             inputs = tokenizer(chunk, return_tensors="pt", padding=True).to(model.device)
             output: Any = model.generate(**inputs, generation_config=config)  # type: ignore[operator]
-            rows = output[:, inputs["input_ids"].shape[1] :].tolist()
-            texts = [_response(tokenizer, row, ends) for row in rows]
-            responses += [texts[i : i + samples] for i in range(0, len(texts), samples)]
-    return responses
+            rows += [_ended(row, ends) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
+    return rows
 
 
-def _response(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: frozenset[int]) -> Response:
-    end = next((i for i, token in enumerate(ids) if token in ends), None)
-    kept = ids if end is None else ids[: end + 1]
-    return Response(str(tokenizer.decode(kept, skip_special_tokens=True)), end is not None)
+def _ended(ids: list[int], ends: frozenset[int]) -> list[int]:
+    end = next((i for i, token in enumerate(ids) if token in ends), len(ids) - 1)
+    return ids[: end + 1]
 
 
 def expected_reward(

@@ -158,6 +158,11 @@ class Profile(BaseModel):
         safe = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", label)[:120]
         return safe if safe == label else f"{safe[:111]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
 
+    @property
+    def interferes(self) -> bool:
+        """Whether stages follow the refreshed domain's own, so that there is something to recover from."""
+        return self.refresh in self.stages[:-1] and self.refresh_steps > 0
+
     def override(self, changes: Mapping[str, Any]) -> Profile:
         """This profile with some settings changed, named as in `load_profile`.
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crossdomain.domains import Domain, Item
+from crossdomain.generation import generate_ids
 from crossdomain.models import stop_token_ids
 from crossdomain.profiles import Profile
 
@@ -79,24 +79,18 @@ def sample_rollouts(
     if not items:
         raise ValueError(f"{domain.title}, {split}: no prompts to sample responses to")
     stop = stop_token_ids(tokenizer, domain.stop)
-    config = GenerationConfig(
-        max_new_tokens=domain.max_new_tokens,
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        eos_token_id=stop,
-        pad_token_id=tokenizer.pad_token_id,
-    )
     texts = [profile.prompt(item.prompt, item.prefill) for item in items]
-    size = max(1, profile.evaluation_batch // samples)
-    responses: list[list[int]] = []
-    with torch.random.fork_rng(), torch.inference_mode():
-        torch.manual_seed(seed)
-        for start in range(0, len(texts), size):
-            chunk = [text for text in texts[start : start + size] for _ in range(samples)]
-            inputs = tokenizer(chunk, return_tensors="pt", padding=True).to(model.device)
-            output: Any = model.generate(**inputs, generation_config=config)  # type: ignore[operator]
-            responses += [_ended(row, stop) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
+    responses = generate_ids(
+        model,
+        tokenizer,
+        texts,
+        max_new_tokens=domain.max_new_tokens,
+        stop=stop,
+        samples=samples,
+        temperature=1.0,
+        batch_size=profile.evaluation_batch,
+        seed=seed,
+    )
     decoded = tokenizer.batch_decode(responses, skip_special_tokens=True)
     targets = [item.target for item in items for _ in range(samples)]
     rewards = [
@@ -133,8 +127,3 @@ def microbatches(
             | {name: column[rows] for name, column in columns.items()}
         )
     return batches
-
-
-def _ended(ids: list[int], stop: Sequence[int]) -> list[int]:
-    end = next((i for i, token in enumerate(ids) if token in stop), len(ids) - 1)
-    return ids[: end + 1]

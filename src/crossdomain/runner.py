@@ -16,7 +16,7 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 from pydantic import TypeAdapter, ValidationError
 
-from crossdomain import paths, progress
+from crossdomain import chapters, paths, progress
 from crossdomain.profiles import SETTINGS, load_profile, parse_overrides
 from crossdomain.run import given as settings_given
 from crossdomain.run import parse_seeds
@@ -99,7 +99,7 @@ def check(notebook: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> 
 
     Raises:
         RunError: a name is neither, or a value has another type than the parameters cell says.
-        ProfileError: the profile does not take a setting.
+        ProfileError: the profile does not take a setting, or lacks what the chapter needs.
     """
     parameters: dict[str, Any] = {}
     settings: dict[str, Any] = {}
@@ -117,7 +117,8 @@ def check(notebook: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> 
         overrides = {**parse_overrides(parameters.get("overrides")), **settings}
         if overrides:
             parameters["overrides"] = " ".join(f"{key}={_spelled(value)}" for key, value in overrides.items())
-        load_profile(_value(known, parameters, "profile"), {**overrides, **settings_given(parameters)})
+        loaded = load_profile(_value(known, parameters, "profile"), {**overrides, **settings_given(parameters)})
+        chapters.check(loaded, notebook)
         parse_seeds(_value(known, parameters, "seeds"))
     return parameters
 

@@ -19,7 +19,7 @@ from crossdomain.anatomy import place
 from crossdomain.curvature import ParameterSpace
 from crossdomain.lineage import Lineage
 from crossdomain.objectives import Objective, Parameters
-from crossdomain.staging import expert_names, interferes, learned
+from crossdomain.staging import expert_names, learned
 
 CODE = [damage, curvature, spectrum, objectives, rollouts, route_parameters, routes]
 SETTINGS = (
@@ -104,16 +104,7 @@ class Case(NamedTuple):
 
 
 def main_case(lineage: Lineage) -> Case:
-    """The refreshed domain, hurt by all stages after its own.
-
-    Raises:
-        ValueError: no stage follows the refreshed domain's own.
-    """
-    if not interferes(lineage):
-        raise ValueError(
-            f"stages={','.join(lineage.profile.stages)}: no stage follows that of {lineage.profile.refresh}, so nothing "
-            "damages it; choose another order or another refresh"
-        )
+    """The refreshed domain, hurt by all stages after its own, which `chapters.check` makes sure there are."""
     return Case(lineage.profile.refresh, learned(lineage), lineage.sequence[-1])
 
 

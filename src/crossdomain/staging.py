@@ -10,7 +10,6 @@ import numpy as np
 
 from crossdomain import evaluation
 from crossdomain.lineage import BASE, Lineage
-from crossdomain.profiles import ProfileError
 
 UNDAMAGED = "control: refresh without damage"
 PARTS = ("base", "experts", "sequence", "all")
@@ -43,29 +42,10 @@ def expert_names(lineage: Lineage) -> list[str]:
 def refresh_names(lineage: Lineage) -> list[str]:
     """Refreshes of the whole sequence, the profile's domain first, the others as its controls."""
     profile = lineage.profile
-    if not interferes(lineage):
+    if not profile.interferes:
         return []
     domains = [profile.refresh, *(d for d in dict.fromkeys(profile.stages) if d != profile.refresh)]
     return [f"{lineage.sequence[-1]}-re{domain}" for domain in domains]
-
-
-def interferes(lineage: Lineage) -> bool:
-    """Whether stages follow the refreshed domain's own, so that there is something to recover from."""
-    profile = lineage.profile
-    return profile.refresh in profile.stages[:-1] and profile.refresh_steps > 0
-
-
-def check_compares(lineage: Lineage) -> None:
-    """Make sure that a run has several domains, for chapters that compare them; said before anything is computed.
-
-    Raises:
-        ProfileError: it has one.
-    """
-    if len(expert_names(lineage)) < 2:
-        raise ProfileError(
-            f"stages={','.join(lineage.profile.stages)}: this chapter compares domains, expected at least two of them; add "
-            "a stage, or run chapters 1 and 2 alone"
-        )
 
 
 def learned(lineage: Lineage) -> str:
@@ -77,7 +57,11 @@ def learned(lineage: Lineage) -> str:
 def control_names(lineage: Lineage) -> list[str]:
     """The two controls of the refresh: undamaged, and an Adam restart at the damaged score during first learning."""
     domain = lineage.profile.refresh
-    return [f"{learned(lineage)}-re{domain}", f"{matched_snapshot(lineage)}-re{domain}"] if interferes(lineage) else []
+    return (
+        [f"{learned(lineage)}-re{domain}", f"{matched_snapshot(lineage)}-re{domain}"]
+        if lineage.profile.interferes
+        else []
+    )
 
 
 def matched_snapshot(lineage: Lineage) -> str:
@@ -121,7 +105,7 @@ def plan(lineages: Sequence[Lineage]) -> Plan:
     refreshes = [f"refresh {title(first, name.rpartition('-re')[2])}" for name in refresh_names(first)]
     if refreshes:
         refreshes = [refreshes[0], *(f"control: {name}" for name in refreshes[1:])]
-    controls = [UNDAMAGED, ADAM_RESTART] if interferes(first) else []
+    controls = [UNDAMAGED, ADAM_RESTART] if first.profile.interferes else []
     experts = [name for name in expert_names(first) if name not in first.sequence]
     return Plan(
         sequence={role: [lineage.sequence[i] for lineage in lineages] for i, role in enumerate(after)},

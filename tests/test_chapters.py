@@ -1,0 +1,31 @@
+"""What chapters there are, and which of them a profile can run."""
+
+import pytest
+
+from crossdomain import chapters, paths
+from crossdomain.profiles import ProfileError, load_profile
+
+TOC = paths.root() / "_toc.yml"
+
+
+def test_chapters_are_the_notebooks_of_the_project_in_their_order() -> None:
+    assert chapters.listed(TOC) == sorted(path.stem for path in (paths.root() / "notebooks").glob("[0-9]*.py"))
+
+
+def test_every_chapter_with_a_need_is_listed() -> None:
+    assert {*chapters.COMPARE, *chapters.RECOVER} <= {*chapters.listed(TOC)}
+
+
+def test_a_run_of_one_domain_has_the_chapters_that_compare_nothing() -> None:
+    assert chapters.runnable(load_profile("cpu"), TOC) == chapters.listed(TOC)
+    assert chapters.runnable(load_profile("smollm"), TOC) == ["01_staged_training", "02_sparse_edits"]
+
+
+def test_what_is_missing_is_said() -> None:
+    with pytest.raises(
+        ProfileError, match="03_route_overlap: stages=math: this chapter compares domains, expected at least two"
+    ):
+        chapters.check(load_profile("smoke", "stages=math"), "03_route_overlap")
+    with pytest.raises(ProfileError, match="04_damage_theory: stages=code,math: no stage follows that of math"):
+        chapters.check(load_profile("smoke", "stages=code,math"), "04_damage_theory")
+    chapters.check(load_profile("smoke", "stages=code,math"), "03_route_overlap")
