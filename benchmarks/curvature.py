@@ -58,7 +58,7 @@ from crossdomain.objectives import (
 )
 from crossdomain.profiles import load_profile
 from crossdomain.rollouts import Rollouts, sample_rollouts
-from crossdomain.spectrum import HessianOperator, top_eigenpairs
+from crossdomain.spectrum import HessianOperator, residuals, top_eigenpairs
 from crossdomain.training import quiet
 
 T = TypeVar("T")
@@ -314,7 +314,7 @@ def eigenpairs(rows: int, k: int, steps: int) -> dict[str, Any]:
         "k": k,
         "seconds": race.seconds,
         "products": race.products,
-        "largest_relative_residual": float((found.residuals / found.values).max()),
+        "largest_relative_residual": float((residuals(race, found) / found.values).max()),
         "largest_relative_difference": race.difference,
         "eigenvalues": found.values.tolist(),
         "ratio": race.seconds["ours"] / race.seconds["curvlinops"],

@@ -27,13 +27,14 @@ overrides: str = ""  # settings of the profile, separated by blanks, as in the c
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown, display
 
-from crossdomain import plots, sparsity
+from crossdomain import chapters, plots, sparsity
 from crossdomain.plots import sparsity as draw
 from crossdomain.run import open_run, provenance_box
 from crossdomain.words import sparsity as say
 
 plots.theme()
 run = open_run(profile, seeds, overrides)
+chapters.check(run.profile, "02_sparse_edits")
 titles = run.titles()
 edits = sparsity.all_edits(run.lineages)
 experts = {name: table[table["role"].str.endswith("expert")] for name, table in edits.items()}

@@ -8,7 +8,7 @@ import yaml
 
 from crossdomain.profiles import Profile, ProfileError
 
-COMPARE = ("03_route_overlap",)  # chapters that compare domains
+COMPARE = ("02_sparse_edits", "03_route_overlap")  # chapters that compare domains
 RECOVER = ("04_damage_theory",)  # chapters on the refreshed domain's damage by later stages
 
 

@@ -53,7 +53,7 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
         for space, mask in masks.items():
             hessian = spectrum.HessianOperator(chosen, at.params, mask)
             k = directions if space in LEADING else min(FEW, directions)
-            basis = min(3 * k + 8, hessian.shape[0])
+            basis = min(2 * k + 8, hessian.shape[0])
             found = spectrum.top_eigenpairs(hessian, k, tol=TOLERANCE, seed=lineage.seed, basis=basis)
             subspace = Subspace(found.vectors, hessian.coordinates, at.space.size)
             captured.append(

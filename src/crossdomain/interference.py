@@ -204,6 +204,13 @@ def score(scores: pd.DataFrame, role: str, domain: str | None, decoding: str) ->
     return stats.seed_mean(rows["score"])
 
 
+# What of the headline only a run with later stages and a refresh has.
+RECOVERY = (
+    *("peak", "peak_greedy", "damaged", "damaged_greedy", "refreshed", "refreshed_greedy"),
+    *("damage", "refresh_gain", "average_refreshed"),
+)
+
+
 def headline(run: Run, scores: pd.DataFrame, changes: pd.DataFrame) -> dict[str, Any]:
     """The numbers that other pages quote, as text with their intervals."""
     lineages, profile = run.lineages, run.profile
@@ -216,7 +223,10 @@ def headline(run: Run, scores: pd.DataFrame, changes: pd.DataFrame) -> dict[str,
         "seeds": " ".join(map(str, run.seeds)),
         "base_seeds": " ".join(map(str, sorted({profile.base_seed(seed) for seed in run.seeds}))),
         "stages": " → ".join(title(lineages[0], stage) for stage in profile.stages),
+        "refreshed_domain": title(lineages[0], profile.refresh),
+        "refresh_steps": profile.refresh_steps,
         "average_damaged": words.points(score(scores, damaged, None, TEMPERATURE_1)),
+        **dict.fromkeys(RECOVERY, "— (not in this run)"),
     }
     if chosen.refreshes:
         refreshed = next(iter(chosen.refreshes))
@@ -231,8 +241,6 @@ def headline(run: Run, scores: pd.DataFrame, changes: pd.DataFrame) -> dict[str,
             for role in (damaged, peak)
         ]  # fmt: skip
         values |= {
-            "refreshed_domain": title(lineages[0], domain),
-            "refresh_steps": profile.refresh_steps,
             "damage": words.points(stats.seed_mean(loss[0] - loss[1]), sign=True),
             "refresh_gain": words.points(change(changes, refreshed, domain), sign=True),
             "average_refreshed": words.points(score(scores, refreshed, None, TEMPERATURE_1)),

@@ -83,12 +83,10 @@ class Eigenpairs:
     Attributes:
         values: eigenvalues, shape (k,).
         vectors: orthonormal columns, shape (n, k).
-        residuals: ‖A u − λ u‖ of each, shape (k,): some eigenvalue is at most that far from λ.
     """
 
     values: Array
     vectors: Array
-    residuals: Array
 
 
 def top_eigenpairs(
@@ -102,7 +100,7 @@ def top_eigenpairs(
 ) -> Eigenpairs:
     """The k largest (most positive) eigenvalues of a symmetric operator, by implicitly restarted Lanczos (ARPACK).
 
-    It keeps `basis` vectors of size n, and takes k products at the end for the residuals.
+    It keeps `basis` vectors of size n.
 
     Args:
         operator: symmetric, of size n.
@@ -129,8 +127,13 @@ def top_eigenpairs(
         ) from error
     order = np.argsort(values)[::-1]
     values, vectors = values[order], vectors[:, order]
-    residuals = np.linalg.norm(operator.matmat(vectors) - vectors * values, axis=0)
-    return Eigenpairs(values, vectors, residuals)
+    return Eigenpairs(values, vectors)
+
+
+def residuals(operator: LinearOperator, found: Eigenpairs) -> Array:
+    """‖A u − λ u‖ of each pair, shape (k,), by k products: some eigenvalue is at most that far from λ."""
+    norms: Array = np.linalg.norm(operator.matmat(found.vectors) - found.vectors * found.values, axis=0)
+    return norms
 
 
 def hutchinson_trace(operator: LinearOperator, samples: int, *, seed: int = 0) -> Estimate:

@@ -70,6 +70,8 @@ def train_stage(
     output: Path,
     work: Path,
     label: str,
+    prompts: Dataset | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """Train the policy in `parent` on a domain by GRPO and leave the result in `output`.
 
@@ -85,6 +87,8 @@ def train_stage(
         output: gets the model, the tokenizer, `training.csv` (a row a step) and snapshots.
         work: trainer checkpoints, from which an interrupted stage resumes.
         label: what progress is shown under.
+        prompts: what is trained on, in that order, columns as in `prompt_order` and as many rows; by default that.
+        callbacks: of the trainer, beside those that keep and show progress.
     """
     quiet()
     tokenizer = load_tokenizer(parent)
@@ -96,12 +100,13 @@ def train_stage(
             model=model,
             args=grpo_config(profile, domain, steps, learning_rate, seed, work),
             reward_funcs=[ended_reward(domain, stop)],
-            train_dataset=prompt_order(profile, domain, steps, seed),
+            train_dataset=prompt_order(profile, domain, steps, seed) if prompts is None else prompts,
             processing_class=tokenizer,
             callbacks=[
                 SnapshotCallback(work / "snapshots", snapshot_every),
                 SealCallback(),
                 ProgressCallback(progress, "reward", "entropy"),
+                *callbacks,
             ],
         )
         run(trainer, work)
