@@ -242,10 +242,10 @@ def test_the_order_of_overrides_does_not_matter_to_the_label() -> None:
     assert load_profile("smoke", "layers=1 samples=3").label == load_profile("smoke", "samples=3 layers=1").label
 
 
-def test_seeds_share_bases_within_their_hundred() -> None:
+def test_two_seeds_share_a_base_within_their_hundred() -> None:
     profile = load_profile("smoke", "base_seeds=2")
-    assert [profile.base_seed(seed) for seed in (0, 1, 2, 3)] == [0, 1, 0, 1]
-    assert [profile.base_seed(seed) for seed in (100, 101, 102)] == [100, 101, 100]
+    assert [profile.base_seed(seed) for seed in (0, 1, 2, 3, 4)] == [0, 0, 1, 1, 0]
+    assert [profile.base_seed(seed) for seed in (100, 101, 102)] == [100, 100, 101]
 
 
 def test_template_puts_prompt_and_prefill_in_place() -> None:

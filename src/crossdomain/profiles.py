@@ -176,11 +176,11 @@ class Profile(BaseModel):
         return {name: load_domain(path) for name, path in self.domains.items()}
 
     def base_seed(self, seed: int) -> int:
-        """The seed of the base model under RL seed `seed`: RL seeds share bases, but several bases are seen.
+        """The seed of the base model under RL seed `seed`: two RL seeds share a base.
 
         Each hundred of seeds has its own: seeds from 100 on, on which settings are chosen, share none with the first.
         """
-        return seed - seed % 100 + seed % 100 % self.base_seeds
+        return seed - seed % 100 + seed % 100 // 2 % self.base_seeds
 
     def subset(self, *keys: str) -> dict[str, Any]:
         """Some settings as plain data, to key what they determine."""
