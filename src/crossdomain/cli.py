@@ -76,7 +76,7 @@ def run(
 def train(
     profile: Profile = "cpu",
     seeds: Seeds = "0",
-    part: Annotated[str, typer.Option(help="base, experts, sequence (with refreshes and controls) or all.")] = "all",
+    part: Annotated[str, typer.Option(help="base, experts, sequence, refreshes (with their controls) or all.")] = "all",
     parameters: Parameters = None,
 ) -> None:
     """Train and evaluate the checkpoints of chapter 1, without the notebook."""

@@ -12,7 +12,7 @@ from crossdomain import evaluation
 from crossdomain.lineage import BASE, Lineage
 
 UNDAMAGED = "control: refresh without damage"
-PARTS = ("base", "experts", "sequence", "all")
+PARTS = ("base", "experts", "sequence", "refreshes", "all")
 ADAM_RESTART = "control: Adam restart in first learning"
 
 
@@ -82,8 +82,8 @@ def train(lineage: Lineage, part: str = "all") -> None:
 
     Args:
         lineage: the profile and seed.
-        part: `base`, `experts` or `sequence` (with its refreshes and controls), which can be made side by side once the
-            base is there; `all` for everything.
+        part: `base`; `experts` and `sequence`, which can be made side by side once the base is there; `refreshes` (of
+            the whole sequence, and their controls); `all` for everything.
     """
     lineage.checkpoint(BASE)
     if part in ("experts", "all"):
@@ -91,9 +91,14 @@ def train(lineage: Lineage, part: str = "all") -> None:
             if name not in lineage.sequence:  # the first stage is an expert, too, and belongs to the sequence
                 evaluation.scores(lineage, name)
     if part in ("sequence", "all"):
-        for name in [*lineage.sequence, *refresh_names(lineage), *control_names(lineage)]:
+        for name in lineage.sequence:
             evaluation.scores(lineage, name)
-        for name in [*lineage.sequence[1:], *refresh_names(lineage)]:
+        for name in lineage.sequence[1:]:
+            evaluation.curve(lineage, name)
+    if part in ("refreshes", "all"):
+        for name in [*refresh_names(lineage), *control_names(lineage)]:
+            evaluation.scores(lineage, name)
+        for name in refresh_names(lineage):
             evaluation.curve(lineage, name)
 
 

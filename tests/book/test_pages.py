@@ -24,22 +24,35 @@ PAGES += tuple(f"notebooks/{chapter}" for chapter in CHAPTERS)
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of its own with everything made from nothing by the workflow, for two seeds."""
-    project = tmp_path_factory.mktemp("project")
-    for name in ("_config.yml", "_toc.yml", "book", "notebooks", "profiles", "workflow", "src"):
-        source = ROOT / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, project / name)
+    project = _copy(tmp_path_factory.mktemp("project"))
     _reproduce(project)
     return project
 
 
-def _reproduce(project: Path) -> str:
+def _copy(project: Path) -> Path:
+    for name in ("_config.yml", "_toc.yml", "book", "notebooks", "profiles", "workflow", "src"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, project / name)
+    return project
+
+
+def _reproduce(project: Path, profile: str = "smoke", seeds: str = "0 1") -> str:
     environment = {
         **os.environ,
         "CROSSDOMAIN_HOME": str(project),
         "CROSSDOMAIN_RUNS": str(project / "runs"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    command = ["snakemake", "-s", "workflow/Snakefile", "--cores", "2", "--config", "profile=smoke", "seeds=0 1"]
+    command = [
+        "snakemake",
+        "-s",
+        "workflow/Snakefile",
+        "--cores",
+        "2",
+        "--config",
+        f"profile={profile}",
+        f"seeds={seeds}",
+    ]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout + done.stderr
@@ -77,6 +90,18 @@ def test_a_second_run_with_nothing_changed_does_nothing(built: Path) -> None:
     assert "Nothing to be done" in _reproduce(built)
     after = {path: path.stat().st_mtime_ns for path in (built / "runs" / "store").glob("*/manifest.json")}
     assert before == after
+
+
+def test_a_profile_of_one_domain_has_a_book_that_says_which_chapters_it_leaves_out(built: Path, tmp_path: Path) -> None:
+    project = _copy(tmp_path)
+    (project / "profiles" / "single.yaml").write_text("extends: smoke\nstages: [math]\n")
+    (project / "runs").mkdir()
+    (project / "runs" / "store").symlink_to(built / "runs" / "store")  # the base and Math's expert are there
+    _reproduce(project, "single", "0")
+    text = (project / "_build" / "html" / "notebooks" / "03_route_overlap.html").read_text()
+    assert "Not run at this scale" in text and "this chapter compares domains" in text
+    text = (project / "_build" / "html" / "notebooks" / "01_staged_training.html").read_text()
+    assert "Not run at this scale" not in text and 'class="figure"' in text
 
 
 def test_every_page_is_there_and_nothing_is_left_to_fill_in(html: Path) -> None:
