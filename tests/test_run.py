@@ -35,7 +35,7 @@ def test_costs_count_what_the_run_used(base: Checkpoint, monkeypatch: pytest.Mon
     found = run.costs(opened)
     assert found["name"].tolist() == [base.artifact.manifest["name"]]
     summary = run.cost_summary(opened)
-    assert summary["core_minutes"] == pytest.approx(base.artifact.manifest["wall_seconds"] / 60)
+    assert summary["core_minutes"] == pytest.approx(base.artifact.manifest["core_seconds"] / 60)
     box = run.provenance_box(opened, "x.py")
     assert "../sources/x.py" in box and opened.profile.name in box
     assert json.loads((opened.directory / "results" / "costs.json").read_text()) == summary

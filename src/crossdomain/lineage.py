@@ -10,6 +10,8 @@ code-math@25            Math's stage after 25 of its steps (a snapshot it kept)
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -165,6 +167,19 @@ class Lineage:
             self.refer(name, self._found[name].artifact)
         return self._found[name]
 
+    def adopt(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Know a checkpoint that was trained elsewhere by its name, so that it can be evaluated like the others.
+
+        Raises:
+            ValueError: its name is that of a stage, such as `code-math`.
+        """
+        name = checkpoint.name
+        if name == BASE or TOKEN.fullmatch(name.rpartition("-")[2]):
+            raise ValueError(f"checkpoint {name!r}: that names a stage; expected another name, as in 'code-math+mixed'")
+        self._found[name] = checkpoint
+        self.refer(name, checkpoint.artifact)
+        return checkpoint
+
     def _snapshot(self, name: str, stage: str, step: str) -> Checkpoint:
         if not (step.isascii() and step.isdecimal()):
             raise ValueError(
@@ -253,8 +268,13 @@ def import_pretrained(store: Store, source: str) -> Artifact:
         "code": provenance.code_fingerprint(models),
     }
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(source).name)
-    training.quiet()
-    return store.get(f"{BASE}-{name}", inputs, lambda output, work: models.import_pretrained(source, output))
+
+    def convert(output: Path, work: Path) -> None:
+        training.quiet()
+        with contextlib.redirect_stderr(io.StringIO()):  # reading a GGUF file draws a bar that no setting turns off
+            models.import_pretrained(source, output)
+
+    return store.get(f"{BASE}-{name}", inputs, convert)
 
 
 def domain_inputs(domain: Domain) -> dict[str, Any]:

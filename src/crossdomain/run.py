@@ -97,10 +97,10 @@ def parse_seeds(seeds: str | int) -> list[int]:
 
 
 def costs(run: Run) -> pd.DataFrame:
-    """Wall time and peak memory of all that the run's checkpoints and evaluations took, wherever they were made.
+    """Time on one core and peak memory of all that the run's checkpoints and evaluations took, wherever they were made.
 
     Returns:
-        A row an artifact: `name`, `kind`, `wall_seconds`, `peak_memory_gib`.
+        A row an artifact: `name`, `kind`, `core_seconds`, `peak_memory_gib`.
     """
     keys = {
         path.read_text().strip()
@@ -112,7 +112,7 @@ def costs(run: Run) -> pd.DataFrame:
         {
             "name": artifact.manifest["name"],
             "kind": artifact.manifest["inputs"]["kind"],
-            "wall_seconds": artifact.manifest["wall_seconds"],
+            "core_seconds": artifact.manifest["core_seconds"],
             "peak_memory_gib": artifact.manifest["peak_memory_gib"],
         }
         for artifact in run.lineages[0].store.artifacts()
@@ -128,7 +128,7 @@ def cost_summary(run: Run) -> dict[str, Any]:
         "profile": run.profile.label,
         "seeds": len(run.seeds),
         "artifacts": len(made),
-        "core_minutes": float(made["wall_seconds"].sum() / 60),
+        "core_minutes": float(made["core_seconds"].sum() / 60),
         "peak_memory_gib": float(made["peak_memory_gib"].max()),
         "processor": hardware["processor"],
         "cores": hardware["cores"],
@@ -136,20 +136,25 @@ def cost_summary(run: Run) -> dict[str, Any]:
 
 
 PROMOTED = (
-    *("manifest.json", "headline.json", "costs.json", "scores.csv", "scores_over_seeds.csv", "changes.csv"),
+    *("manifest.json", "claims.json", "checkpoints.csv"),
+    *("headline.json", "costs.json", "scores.csv", "scores_over_seeds.csv", "changes.csv"),
     *("relearning.csv", "refresh_curves.csv", "sequence_curves.csv", "against_the_paper.csv"),
-    *(
-        "sparse_edits.json",
-        "unchanged.csv",
-        "edit_norms.csv",
-        "neuron_overlap.csv",
-        "neuron_stability.csv",
-        "precision.csv",
-    ),
+    *("sparse_edits.json", "unchanged.csv", "edit_norms.csv", "neuron_overlap.csv", "neuron_stability.csv"),
+    *("precision.csv",),
     *("route_overlap.json", "gradient_pairs.csv", "gradient_extremes.csv", "update_directions.csv", "pair_damage.csv"),
     *("pair_predictors.csv", "pair_correlations.csv", "damage_theory.json", "damage_path.csv", "damage_controls.csv"),
     *("concentration_captured.csv", "concentration_summary.csv", "stationarity.csv", "ranking_by_length.csv"),
     *("pair_predictions.csv", "sequence_predictions.csv", "damage_correlations.csv"),
+    *("refresh.json", "refresh_constants.csv", "refresh_curvature.csv", "refresh_budget.csv", "refresh_collateral.csv"),
+    *("recovery_matrix.csv", "recovery_matrix_over_seeds.csv", "refresh_selectivity.csv"),
+    *(
+        "rollback.json",
+        "rollback_frontier.csv",
+        "rollback_damages.csv",
+        "rollback_within.csv",
+        "rollback_agreement.csv",
+    ),
+    *("rollback_pairs.csv",),
 )
 
 

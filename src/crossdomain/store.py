@@ -119,13 +119,12 @@ class Store:
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir(parents=True)
         work.mkdir(exist_ok=True)
-        earlier = _read_seconds(partial)
-        start = time.monotonic()
+        clock = _Clock(partial / "seconds")
         try:
             make(output, work)
         finally:
             with contextlib.suppress(OSError):
-                (partial / "seconds").write_text(str(earlier + time.monotonic() - start))
+                clock.keep()
         manifest = {
             "key": key,
             "name": name,
@@ -136,7 +135,8 @@ class Store:
                 if file.is_file()
             },
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "wall_seconds": round(earlier + time.monotonic() - start, 2),
+            "wall_seconds": round(clock.wall(), 2),
+            "core_seconds": round(clock.core(), 2),
             "peak_memory_gib": round(provenance.peak_memory_gib(), 2),
             "hardware": provenance.hardware(),
             "versions": provenance.versions(),
@@ -212,11 +212,28 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _read_seconds(partial: Path) -> float:
-    try:
-        return float((partial / "seconds").read_text())
-    except (OSError, ValueError):
-        return 0.0
+class _Clock:
+    """Time since it was made, and in the interrupted tries noted in a file: on the wall, and of all cores used."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        try:
+            wall, core = map(float, file.read_text().split())
+        except (OSError, ValueError):
+            wall = core = 0.0
+        self._wall, self._core = time.monotonic() - wall, time.process_time() - core
+
+    def wall(self) -> float:
+        """Seconds that passed."""
+        return time.monotonic() - self._wall
+
+    def core(self) -> float:
+        """Seconds that the process computed, which does not grow when other processes want the same cores."""
+        return time.process_time() - self._core
+
+    def keep(self) -> None:
+        """Note both in the file."""
+        self.file.write_text(f"{self.wall()} {self.core()}")
 
 
 def _flush(directory: Path) -> None:
