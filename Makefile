@@ -20,7 +20,7 @@ INSTALLED := $(VENV)/.crossdomain-installed
 SNAKEMAKE = $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(JOBS) --quiet rules \
 	--config profile="$(PROFILE)" seeds="$(SEEDS)"
 
-.PHONY: help env reproduce train notebook book test lint format bench smollm clean clean-runs
+.PHONY: help env reproduce verify train notebook book test lint format bench smollm clean clean-runs
 
 help: ## This help
 	@echo "crossdomain: cross-domain interference and recovery in multi-domain RL"; echo
@@ -41,6 +41,9 @@ $(INSTALLED): requirements.lock requirements-oracles.lock pyproject.toml
 reproduce: env ## Train SEEDS of PROFILE, run the notebooks, build the book
 	@$(SNAKEMAKE)
 	@echo "The book: file://$(CURDIR)/_build/html/index.html"
+
+verify: env ## Run PROFILE again, compare with results/, report (SEEDS: those of the reference)
+	@$(BIN)/crossdomain verify --profile "$(PROFILE)" --jobs $(JOBS) $(if $(filter file,$(origin SEEDS)),,--seeds "$(SEEDS)")
 
 train: env ## Train and evaluate only, without notebooks and book
 	@$(SNAKEMAKE) trained

@@ -8,12 +8,16 @@ from crossdomain.profiles import ProfileError, load_profile
 TOC = paths.root() / "_toc.yml"
 
 
-def test_chapters_are_the_notebooks_of_the_project_in_their_order() -> None:
-    assert chapters.listed(TOC) == sorted(path.stem for path in (paths.root() / "notebooks").glob("[0-9]*.py"))
+NOTEBOOKS = sorted(path.stem for path in (paths.root() / "notebooks").glob("[0-9]*.py"))
 
 
-def test_every_chapter_with_a_need_is_listed() -> None:
-    assert {*chapters.COMPARE, *chapters.RECOVER} <= {*chapters.listed(TOC)}
+def test_chapters_are_notebooks_of_the_project_in_their_order() -> None:
+    listed = chapters.listed(TOC)
+    assert listed == [name for name in NOTEBOOKS if name in listed] and listed[0] == NOTEBOOKS[0]
+
+
+def test_every_chapter_with_a_need_is_a_notebook() -> None:
+    assert {*chapters.COMPARE, *chapters.RECOVER} <= {*NOTEBOOKS}
 
 
 def test_a_run_of_one_domain_has_the_chapters_that_compare_nothing() -> None:

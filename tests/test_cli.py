@@ -62,3 +62,16 @@ def test_pruning_deletes_what_no_run_uses_and_only_when_told() -> None:
     assert unused.exists()
     invoke("store", "prune", "--yes")
     assert used.exists() and not unused.exists()
+
+
+def test_a_run_that_was_not_executed_has_no_verdict_and_trains_nothing() -> None:
+    status, output = invoke("claims", "--profile", "smoke", "--seed", "0")
+    assert status == 0 and output.count("not testable here") == output.count("was not run") > 0
+    assert not paths.store().exists()
+
+
+def test_verification_without_a_reference_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "profiles").symlink_to(paths.root() / "profiles")
+    monkeypatch.setenv("CROSSDOMAIN_HOME", str(tmp_path))
+    status, output = invoke("verify", "--profile", "smoke")
+    assert status == 2 and output.startswith("error: ") and "crossdomain promote --profile smoke" in output

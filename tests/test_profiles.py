@@ -145,6 +145,13 @@ def test_no_overrides() -> None:
             ["attention_heads", "3", "key_value_heads=2", "multiple"],
             id="heads not divisible",
         ),
+        pytest.param(
+            "rollback_percents=[1,10] rollback_points=[3]",
+            ["rollback_points", "[3.0]", "rollback_percents=[1.0, 10.0]"],
+            id="a size that is not measured",
+        ),
+        pytest.param("rollback_percents=[0]", ["rollback_percents", "0", "greater than 0"], id="a rollback of nothing"),
+        pytest.param("rollback_shares=[0.5]", ["rollback_shares", "[0.5]", "must contain 1"], id="no whole rollback"),
         pytest.param("prompt_template=hello", ["prompt_template", "'hello'", "{prompt}"], id="template without prompt"),
         pytest.param(
             {"base_batch": {"math": 0}},

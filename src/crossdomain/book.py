@@ -11,6 +11,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ import nbformat
 import pandas as pd
 import yaml
 
-from crossdomain import chapters, paths, plots
+from crossdomain import chapters, claims, paths, plots
+from crossdomain.lineage import Lineage
 from crossdomain.plots import theory
 from crossdomain.profiles import Profile
+from crossdomain.run import Run
+from crossdomain.words import claims as say_claims
 
 logger = logging.getLogger(__name__)
 REFERENCE = "results"  # reference results, in git
@@ -44,11 +48,14 @@ def build(profile: Profile, seeds: list[int], output: Path | None = None) -> Pat
 
     Raises:
         BookError: a notebook has not been executed, or Sphinx warned.
+        ClaimError: a chapter that was run left a table without what a claim reads.
     """
     root = paths.root()
     target = output or root
     source = target / "_build" / "source"
     run = paths.run(profile.label, seeds)
+    lineages = [Lineage(profile, seed) for seed in seeds]
+    claims.judge_run(Run(profile=profile, seeds=seeds, parameters={}, lineages=lineages, directory=run))
     assemble(root, run, source, profile)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), "--path-output", str(target)]
     done = subprocess.run([*command, "-W", "-n", "--keep-going", "--all"], capture_output=True, text=True)
@@ -91,8 +98,9 @@ def assemble(root: Path, run: Path, source: Path, profile: Profile) -> None:
     shutil.copytree(run / "figures", source / "book" / "figures")
     plots.theme()
     theory.save_conflict_picture(source / "book" / "figures" / "conflict.png")
+    _fill_in_claims(source / "book" / "claims.md", json.loads((run / "results" / "claims.json").read_text()))
     config = yaml.safe_load((root / "_config.yml").read_text())
-    config["sphinx"]["config"]["myst_substitutions"] = values(root, run)
+    config["sphinx"]["config"]["myst_substitutions"] = values(root, run) | _seed_sets(profile)
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
@@ -101,6 +109,34 @@ def _show_without_results(notebook: Path, target: Path, reason: str) -> None:
     note = f":::{{admonition}} Not run at this scale\n:class: note\n{reason}.\n:::"
     shown.cells.insert(1, nbformat.v4.new_markdown_cell(note))
     jupytext.write(shown, target / f"{notebook.stem}.ipynb")
+
+
+def _fill_in_claims(page: Path, found: Mapping[str, Any]) -> None:
+    text = page.read_text()
+    text = text.replace("<!-- claims: summary -->", f"{say_claims.STYLE}\n\n{say_claims.summary(found)}")
+    page.write_text(text.replace("<!-- claims: sections -->", say_claims.sections(found)))
+
+
+def _seed_sets(profile: Profile) -> dict[str, str]:
+    """Which seeds did what, for the claims page."""
+    return {
+        "settings_seeds": f"{claims.SETTINGS_FROM} and above",
+        "quick_seeds": " ".join(map(str, claims.QUICK_SEEDS)),
+        "reported_seeds": " ".join(map(str, claims.REPORTED_SEEDS)),
+        "reported_bases": " ".join(str(profile.base_seed(seed)) for seed in claims.REPORTED_SEEDS),
+    }
+
+
+def fill_in_readme(root: Path) -> None:
+    """Write the table of claims of the reference results of `cpu` into the README, between its markers."""
+    reference, readme = root / REFERENCE / "cpu", root / "README.md"
+    found, seeds = {}, ""
+    if (reference / "claims.json").is_file():
+        found = json.loads((reference / "claims.json").read_text())
+        seeds = json.loads((reference / "manifest.json").read_text())["parameters"]["seeds"]
+    before, _, rest = readme.read_text().partition("<!-- claims -->\n")
+    _, _, after = rest.partition("<!-- /claims -->\n")
+    readme.write_text(f"{before}<!-- claims -->\n{say_claims.readme(found, seeds)}\n<!-- /claims -->\n{after}")
 
 
 def values(root: Path, run: Path) -> dict[str, Any]:

@@ -8,8 +8,10 @@ import yaml
 
 from crossdomain.profiles import Profile, ProfileError
 
-COMPARE = ("02_sparse_edits", "03_route_overlap")  # chapters that compare domains
-RECOVER = ("04_damage_theory",)  # chapters on the refreshed domain's damage by later stages
+RECOVER = (  # chapters on the refreshed domain's damage by later stages
+    *("04_damage_theory", "05_refresh", "06_rollback", "07_alternating_refresh", "08_alternatives"),
+)
+COMPARE = ("02_sparse_edits", "03_route_overlap", *RECOVER)  # chapters that compare domains
 
 
 def listed(toc: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command line: `crossdomain run | train | book | promote | store`."""
+"""The command line: `crossdomain run | train | book | claims | verify | promote | store`."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ def _main() -> None:
 def _clear_errors() -> Iterator[None]:
     """One clear message instead of a traceback, for what a user can mend."""
     from crossdomain.book import BookError
+    from crossdomain.evidence import ClaimError
     from crossdomain.profiles import ProfileError
     from crossdomain.runner import RunError
     from crossdomain.store import StoreError
+    from crossdomain.verify import VerifyError
 
     try:
         yield
-    except (ProfileError, RunError, StoreError, BookError, FileNotFoundError) as error:
+    except (ProfileError, RunError, StoreError, BookError, ClaimError, VerifyError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
 
@@ -107,12 +109,47 @@ def book(profile: Profile = "cpu", seeds: Seeds = "0 1 2", parameters: Parameter
 
 @app.command()
 def promote(profile: Profile = "cpu", seeds: Seeds = "0 1 2", parameters: Parameters = None) -> None:
-    """Copy a run's small results into `results/`, where they serve as reference."""
+    """Copy a run's small results into `results/`, where they serve as reference; refresh the README's table."""
+    from crossdomain import book, paths, verify
     from crossdomain.run import open_run
     from crossdomain.run import promote as copy
 
     with _clear_errors():
-        typer.echo(f"promoted to {copy(open_run(profile, seeds, **_pairs(parameters)))}")
+        opened = open_run(profile, seeds, **_pairs(parameters))
+        verify.complete(opened)
+        typer.echo(f"promoted to {copy(opened)}")
+        book.fill_in_readme(paths.root())
+
+
+@app.command()
+def claims(profile: Profile = "cpu", seeds: Seeds = "0 1 2", parameters: Parameters = None) -> None:
+    """Judge the paper's claims by the results of a run, and say why."""
+    from crossdomain.claims import judge_run
+    from crossdomain.run import open_run
+
+    with _clear_errors():
+        for finding in judge_run(open_run(profile, seeds, **_pairs(parameters))):
+            typer.echo(f"{finding.claim.id:4}{finding.verdict}: {finding.claim.statement}\n    {finding.reason}")
+
+
+@app.command()
+def verify(
+    profile: Profile = "cpu",
+    seeds: Annotated[str, typer.Option("--seed", "--seeds", help="RL seeds; by default those of the reference.")] = "",
+    jobs: Annotated[int, typer.Option(help="Notebooks at a time.", min=1)] = 1,
+) -> None:
+    """Execute a run again, compare it with the reference in `results/` and write a report. Exit status 1 if they differ."""
+    from crossdomain import report
+    from crossdomain import verify as verification
+
+    with _clear_errors():
+        found = verification.verify(profile, seeds, jobs)
+        page = report.write(found, verification.directory(found))
+    for line in report.in_short(found):
+        typer.echo(line)
+    typer.echo(f"report: {page.as_uri()}")
+    if not found.agrees:
+        raise typer.Exit(1)
 
 
 @store_app.command("list")

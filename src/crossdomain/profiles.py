@@ -90,6 +90,24 @@ class Profile(BaseModel):
     curvature_prompts: Annotated[int, Field(ge=2)]
     curvature_directions: Count
 
+    descent_steps: Count
+    refresh_rates: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    refresh_batches: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+
+    rollback_percents: Annotated[list[Annotated[float, Field(gt=0, le=100)]], Field(min_length=1)]
+    rollback_points: Annotated[list[float], Field(min_length=1)]
+    rollback_shares: Annotated[list[float], Field(min_length=1)]
+    rollback_draws: Count
+
+    alternating_cycles: Count
+
+    replay_shares: Annotated[list[Rate], Field(min_length=1)]
+    stage_kl_beta: Annotated[float, Field(gt=0)]
+    elastic_strength: Annotated[float, Field(gt=0)]
+    merge_scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    merge_density: Annotated[float, Field(gt=0, le=1)]
+    orders_seeds: list[NonNegative]
+
     test_prompts: Count
     curve_prompts: Count
     samples: Count
@@ -145,6 +163,12 @@ class Profile(BaseModel):
         if self.attention_heads % self.key_value_heads:
             raise ValueError(
                 f"attention_heads: {self.attention_heads} is not a multiple of key_value_heads={self.key_value_heads}"
+            )
+        if missing := [percent for percent in self.rollback_points if percent not in self.rollback_percents]:
+            raise ValueError(f"rollback_points: {missing} are not among rollback_percents={self.rollback_percents}")
+        if 1 not in self.rollback_shares:
+            raise ValueError(
+                f"rollback_shares: {self.rollback_shares} must contain 1, the whole of the chosen coordinates"
             )
         if self.model == "tiny" and not any(self.base_batch.values()):
             raise ValueError("base_batch: the tiny model is pre-trained here, so at least one domain needs examples")

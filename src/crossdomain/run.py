@@ -17,6 +17,7 @@ import pandas as pd
 from crossdomain import paths, provenance
 from crossdomain.lineage import Lineage
 from crossdomain.profiles import SETTINGS, Profile, ProfileError, load_profile, parse_overrides
+from crossdomain.training import quiet
 
 
 @dataclass
@@ -68,6 +69,7 @@ def open_run(profile: str, seeds: str | int, overrides: str = "", **settings: An
     # A notebook's kernel shows what the package says as a person would see it in a terminal.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    quiet()
     loaded = load_profile(profile, {**parse_overrides(overrides), **given(settings)})
     numbers = parse_seeds(seeds)
     return Run(
@@ -154,7 +156,10 @@ PROMOTED = (
         "rollback_within.csv",
         "rollback_agreement.csv",
     ),
-    *("rollback_pairs.csv",),
+    *("rollback_pairs.csv", "alternating_refresh.json", "alternating_deviations.csv", "alternating_orders.csv"),
+    *("alternating_descents.csv", "alternating_changes.csv", "alternating_totals.csv", "alternatives.json"),
+    *("alternatives.csv", "alternatives_scores.csv", "alternatives_choices.csv", "orders.csv", "orders_ranking.csv"),
+    *("orders_predicted.csv",),
 )
 
 

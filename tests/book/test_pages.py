@@ -17,7 +17,7 @@ from crossdomain import words
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = ("01_staged_training", "02_sparse_edits", "03_route_overlap", "04_damage_theory")
-PAGES = ("book/index", "book/reproduce", "book/domains", "book/theory", "book/references")
+PAGES = ("book/index", "book/reproduce", "book/domains", "book/theory", "book/claims", "book/references")
 PAGES += tuple(f"notebooks/{chapter}" for chapter in CHAPTERS)
 
 

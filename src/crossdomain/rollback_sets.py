@@ -1,0 +1,163 @@
+"""Chapter 6: which coordinates of a later update are taken back (C10), by each score, filter and control.
+
+A is a domain, θ_A the policy after its stage, δ what later stages changed. Coordinates are chosen on A's training prompts;
+the shared route is that of chapters 3 and 4, found on what the policy answers to test prompts, right or wrong.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from crossdomain import curvature, objectives, rollback, route_parameters, routes
+from crossdomain.anatomy import place
+from crossdomain.concentration import ROUTE_SHARE
+from crossdomain.lineage import Lineage
+from crossdomain.pathways import active_routes
+from crossdomain.rollback import QuadraticModel
+from crossdomain.second_order import Point, loss_of, main_case, point, rollouts_of, update
+
+FISHER = "Fisher"
+OPPOSITE, ROUTE, BOTH = "Fisher, opposite sign", "Fisher, shared route", "Fisher, both filters"
+ATTENTION, MLP = "Fisher, attention only", "Fisher, MLP only"
+DAMAGED = "Fisher of the damaged policy"
+HESSIAN = "Hessian, greedy"
+MAGNITUDE, RANDOM, MATCHED = "magnitude", "random", "random, same norm"
+
+LEADING = (FISHER, DAMAGED, HESSIAN, MAGNITUDE, RANDOM)
+FILTERS = (OPPOSITE, ROUTE, BOTH, ATTENTION, MLP)
+CONTROLS = (MAGNITUDE, RANDOM, MATCHED)
+
+NEXT, ALL = "the next stage", "all later stages"
+
+
+class Case(NamedTuple):
+    """A rollback: A, the checkpoint θ_A, those that δ leads from and to, and the domains that δ trained."""
+
+    label: str
+    domain: str
+    learned: str
+    before: str
+    after: str
+    later: tuple[str, ...]
+
+
+def cases(lineage: Lineage) -> list[Case]:
+    """The refreshed domain hurt by the next stage alone (the paper's pair) and, if there are more, by all later ones."""
+    main = main_case(lineage)
+    own = lineage.profile.stages.index(main.domain)
+    later = lineage.profile.stages[own + 1 :]
+    found = [Case(NEXT, main.domain, main.before, main.before, lineage.sequence[own + 2], (later[0],))]
+    if len(later) > 1:
+        others = tuple(dict.fromkeys(stage for stage in later if stage != main.domain))
+        found.append(Case(ALL, main.domain, main.before, main.before, main.after, others))
+    return found
+
+
+def ordered_pairs(lineage: Lineage) -> list[Case]:
+    """Every domain A of the sequence with the stage of every other domain after it."""
+    stages, sequence = lineage.profile.stages, lineage.sequence
+    return [
+        Case(f"{a}–{b}", a, sequence[i + 1], sequence[j], sequence[j + 1], (b,))
+        for i, a in enumerate(stages)
+        for j, b in enumerate(stages)
+        if j > i and a != b
+    ]
+
+
+class Chosen(NamedTuple):
+    """A set of coordinates: how they were ranked, how many were taken, which random draw, and their indices."""
+
+    score: str
+    percent: float
+    draw: int
+    coordinates: Tensor
+
+
+def chosen_sets(lineage: Lineage, case: Case, at: Point, delta: Tensor) -> Iterator[Chosen]:
+    """The sets of a case by all rankings and sizes, one ranking after the other; `FISHER` comes first.
+
+    Random sets come twice: with as many coordinates, and with as much of ‖δ‖ on them as the Fisher's.
+
+    Args:
+        lineage: the run.
+        case: whose sets.
+        at: θ_A.
+        delta: δ, shape (p,).
+    """
+    percents = lineage.profile.rollback_percents
+    lengths: dict[float, float] = {}
+    for score, draw, order in _rankings(lineage, case, at, delta):
+        for percent in percents:
+            coordinates = first(order, percent, len(delta))
+            yield Chosen(score, percent, draw, coordinates)
+            if score == FISHER:
+                lengths[percent] = float(delta[coordinates].double().norm())
+            if score == RANDOM:
+                yield Chosen(MATCHED, percent, draw, rollback.as_long(order, delta, lengths[percent]))
+
+
+def first(order: Tensor, percent: float, size: int) -> Tensor:
+    """The first of a ranking, so many percent of the parameters, or all that it has."""
+    return order[: max(1, round(percent / 100 * size))]
+
+
+def _rankings(lineage: Lineage, case: Case, at: Point, delta: Tensor) -> Iterator[tuple[str, int, Tensor]]:
+    """Score, draw and ranking: one at a time, since each takes twice the memory of the parameters."""
+    scores = rollback.fisher_scores(fisher(lineage, case.learned, at, case.domain), delta)
+    yield FISHER, 0, rollback.ranking(scores)
+    opposite = rollback.opposing(delta, update(lineage, lineage.stage(case.learned).parent, case.learned))
+    route = shared_route(lineage, case, at)
+    allowed = (opposite, route, opposite & route, _block(at, "attention"), _block(at, "mlp"))
+    for score, mask in zip(FILTERS, allowed, strict=True):
+        yield score, 0, rollback.ranking(scores, mask)
+    hurt = point(lineage, case.after)
+    yield DAMAGED, 0, rollback.ranking(rollback.fisher_scores(fisher(lineage, case.after, hurt, case.domain), delta))
+    loss = loss_of(lineage, case.learned, at, case.domain, "train")
+    largest = len(first(delta, max(lineage.profile.rollback_percents), len(delta)))
+    yield HESSIAN, 0, QuadraticModel.of(loss, at.params, delta).greedy(largest)
+    yield from controls(lineage, delta)
+
+
+def controls(lineage: Lineage, delta: Tensor) -> Iterator[tuple[str, int, Tensor]]:
+    """The rankings that know nothing of A: score, draw and ranking."""
+    yield MAGNITUDE, 0, rollback.ranking(delta.abs())
+    for draw in range(lineage.profile.rollback_draws):
+        yield RANDOM, draw, rollback.random_ranking(len(delta), seed=draw)
+
+
+def fisher(lineage: Lineage, name: str, at: Point, domain: str) -> Tensor:
+    """Diagonal Fisher of a checkpoint on its own answers to a domain's training prompts, shape (p,); no reward is used.
+
+    Args:
+        lineage: the run.
+        name: of the checkpoint.
+        at: the same checkpoint.
+        domain: whose prompts.
+    """
+    answers = rollouts_of(lineage, name, at, domain, "train", lineage.profile.generations)
+    return curvature.fisher_diagonal(objectives.negative_log_likelihood(at.model, answers), at.params)
+
+
+def shared_route(lineage: Lineage, case: Case, at: Point) -> Tensor:
+    """Coordinates of the units that A and a later domain of the case both use at θ_A; booleans, shape (p,)."""
+    active = active_routes(lineage, case.learned, ROUTE_SHARE)
+    used_later = functools.reduce(operator.or_, (active[domain] for domain in case.later))
+    neurons, heads = routes.units_by_layer(routes.shared(active[case.domain], used_later))
+    parts = {}
+    for name, shape in at.space.shapes.items():
+        mask = route_parameters.route_mask(at.model.config, name, tuple(shape), neurons, heads)
+        parts[name] = torch.zeros(shape, dtype=torch.bool) if mask is None else mask
+    return at.space.flatten(parts)
+
+
+def _block(at: Point, block: str) -> Tensor:
+    """Coordinates of all attention or all MLP parameters."""
+    return at.space.flatten(
+        {name: torch.full(shape, place(name).block == block) for name, shape in at.space.shapes.items()}
+    )
