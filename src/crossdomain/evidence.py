@@ -38,7 +38,11 @@ class Evidence:
         """The evidence in the directory of a run."""
         executed = (directory / "notebooks").glob("[0-9][0-9]_*.ipynb")
         return cls(
-            {path.stem: pd.read_csv(path) for path in sorted((directory / "results").glob("*.csv"))},
+            {
+                path.stem: pd.read_csv(path)
+                for path in sorted((directory / "results").glob("*.csv"))
+                if path.read_text().strip()  # a table without rows has no columns: the run had nothing to put there
+            },
             profile,
             frozenset(path.stem[:2] for path in executed if not path.stem.endswith(".partial")),
         )
