@@ -95,8 +95,8 @@ display(
 # Every refresh below is GRPO from the same damaged policy and takes as many RL steps, with as many completions a step. On
 # all domains: *alternating* trains one domain a step, each in its turn; *one after another* spends each domain's share of
 # the steps at once; *mixed batches* hold prompts of all domains, the same number of each. These have one Adam, one warm-up
-# and one learning rate for all, that of the refreshed domain, although writing was trained at another; in a mixed batch
-# GRPO divides its loss by all tokens, so domains with long responses weigh more. On one domain: the plain refresh, and as
+# and one learning rate, that of the refreshed domain, whatever rate the others were trained at; in a mixed batch GRPO
+# divides its loss by all tokens, so domains with long responses weigh more. On one domain: the plain refresh, and as
 # its controls those of the other domains, each at its own rate.
 
 # %% tags=["hide-input"]

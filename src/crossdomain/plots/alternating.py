@@ -92,7 +92,7 @@ def descents(table: pd.DataFrame, titles: dict[str, str]) -> Figure:
         "gradient": "‖g_A + g_B‖",
         "min_norm": "shortest ‖γg_A + (1 − γ)g_B‖",
         "cosine": "cosine of g_A and g_B",
-        "apart": "off the joint steps (% of the way)",
+        "apart": "off the joint steps (% of way)",
     }
     figure = Figure(figsize=(10.4, 6.2), layout="constrained")
     axes = figure.subplots(2, 3)
