@@ -56,9 +56,11 @@ Markdown(say.NEEDS)
 # ## How much comes back, and at what cost (C10)
 #
 # *Magnitude* takes the largest $|\delta_i|$; *random* as many coordinates, and *random, same norm* as many as it needs to
-# hold as much of $\|\delta\|$ as the Fisher's set does. *Hessian, greedy* is the reference that looks at the loss itself:
-# it adds coordinates by what they give back in the quadratic model, a quarter more at a time, with exact Hessian–vector
-# products after each addition. All of $\delta$ on $I$ is taken back here ($\lambda=1$).
+# hold as much of $\|\delta\|$ as the Fisher's set does. The two *greedy* references look at curvature between coordinates
+# too: they add coordinates by what these give back in the quadratic model, at most half as many at a time as are chosen
+# already, with an exact Hessian–vector product after each addition. The *divergence* has a Hessian without negative
+# eigenvalues, the Fisher matrix itself; that of the *reward* has some, along which its quadratic model falls without end.
+# All of $\delta$ on $I$ is taken back here ($\lambda=1$).
 
 # %% tags=["hide-input"]
 tables = measurements.stacked(run.lineages, rollback_effects.full)
@@ -143,6 +145,7 @@ display(
         run.figure("rollback_predicted"),
     ),
     Markdown(say.prediction(agreement, cases)),
+    Markdown(say.greedy(tables["predicted"], max(run.profile.rollback_points), cases)),
 )
 
 # %% [markdown]

@@ -38,7 +38,7 @@ def test_levels_are_the_scores_before_and_after_the_later_stages(small: Lineage,
     assert tables["levels"]["domain"].tolist() == ["qa", "cw"]
 
 
-@pytest.mark.parametrize("score", [rollback_sets.FISHER, rollback_sets.HESSIAN, rollback_sets.RANDOM])
+@pytest.mark.parametrize("score", [rollback_sets.FISHER, rollback_sets.REWARD, rollback_sets.RANDOM])
 def test_taking_all_of_the_update_back_undoes_what_it_did(score: str, tables) -> None:  # type: ignore[no-untyped-def]
     levels = tables["levels"].set_index("domain")
     row = change(tables["measured"], score, 100, "qa")

@@ -101,6 +101,14 @@ def test_predictions_are_stated_for_both_matrices() -> None:
     assert "+0.90 with the Hessian (median error 30 %), +0.70 by the diagonal Fisher" in text
 
 
+@pytest.mark.parametrize(("model", "said"), [(0.2, "does **not** carry over"), (-0.2, "it carries over")])
+def test_the_greedy_set_is_judged_by_the_model_on_other_prompts(model: float, said: str) -> None:
+    key = {"seed": 0, "case": NEXT, "score": rollback_sets.REWARD, "share": 1.0}
+    table = pd.DataFrame([{**key, "percent": p, "hessian": p / 10 * model, "actual": 0.05} for p in (1.0, 10.0)])
+    text = say.greedy(table, 10.0, CASES)
+    assert said in text and f"by {'+' if model > 0 else '−'}20.0 points by the same model and by +5.0 in fact" in text
+
+
 def test_pairs_count_only_where_there_was_damage() -> None:
     key = {"seed": 0, "a": "math", "b": "qa", "percent": 10.0, "draw": 0, "gain": 3.0, "lost": 1.0}
     values = {FISHER: 5.0, rollback_sets.MAGNITUDE: 6.0, RANDOM: 1.0}

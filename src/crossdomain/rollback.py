@@ -22,7 +22,7 @@ from crossdomain.objectives import Objective, Parameters
 
 GROWTH = 0.5  # a greedy batch has at most this share of what is chosen already
 ROUNDING = 1e-3  # of a batch's gain, within which a sum counts as zero
-PRODUCTS = 60  # Hessian-vector products of a greedy ranking
+PRODUCTS = 40  # Hessian-vector products of a greedy ranking
 
 
 # --- Choosing coordinates ---

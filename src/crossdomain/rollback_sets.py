@@ -20,16 +20,16 @@ from crossdomain.concentration import ROUTE_SHARE
 from crossdomain.lineage import Lineage
 from crossdomain.pathways import active_routes
 from crossdomain.rollback import QuadraticModel
-from crossdomain.second_order import Point, loss_of, main_case, point, rollouts_of, update
+from crossdomain.second_order import Point, divergence_of, loss_of, main_case, point, rollouts_of, update
 
 FISHER = "Fisher"
 OPPOSITE, ROUTE, BOTH = "Fisher, opposite sign", "Fisher, shared route", "Fisher, both filters"
 ATTENTION, MLP = "Fisher, attention only", "Fisher, MLP only"
 DAMAGED = "Fisher of the damaged policy"
-HESSIAN = "Hessian, greedy"
+REWARD, DIVERGENCE = "Hessian of the reward, greedy", "Hessian of the divergence, greedy"
 MAGNITUDE, RANDOM, MATCHED = "magnitude", "random", "random, same norm"
 
-LEADING = (FISHER, DAMAGED, HESSIAN, MAGNITUDE, RANDOM)
+LEADING = (FISHER, DAMAGED, DIVERGENCE, REWARD, MAGNITUDE, RANDOM)
 FILTERS = (OPPOSITE, ROUTE, BOTH, ATTENTION, MLP)
 CONTROLS = (MAGNITUDE, RANDOM, MATCHED)
 
@@ -118,9 +118,10 @@ def _rankings(lineage: Lineage, case: Case, at: Point, delta: Tensor) -> Iterato
         yield score, 0, rollback.ranking(scores, mask)
     hurt = point(lineage, case.after)
     yield DAMAGED, 0, rollback.ranking(rollback.fisher_scores(fisher(lineage, case.after, hurt, case.domain), delta))
-    loss = loss_of(lineage, case.learned, at, case.domain, "train")
     largest = len(first(delta, max(lineage.profile.rollback_percents), len(delta)))
-    yield HESSIAN, 0, QuadraticModel.of(loss, at.params, delta).greedy(largest)
+    for score, objective in ((DIVERGENCE, divergence_of), (REWARD, loss_of)):
+        loss = objective(lineage, case.learned, at, case.domain, "train")
+        yield score, 0, QuadraticModel.of(loss, at.params, delta).greedy(largest)
     yield from controls(lineage, delta)
 
 

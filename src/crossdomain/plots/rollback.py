@@ -16,7 +16,8 @@ from crossdomain.plots import INK, PALETTE, QUIET, colours, seed_lines
 SCORES = {
     sets.FISHER: (PALETTE[0], "-"),
     sets.DAMAGED: (PALETTE[5], "--"),
-    sets.HESSIAN: (INK, "-"),
+    sets.DIVERGENCE: (PALETTE[2], "--"),
+    sets.REWARD: (INK, "-"),
     sets.MAGNITUDE: (PALETTE[4], "-"),
     sets.RANDOM: (QUIET, "-"),
     sets.MATCHED: (QUIET, ":"),

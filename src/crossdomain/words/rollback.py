@@ -14,13 +14,14 @@ from crossdomain.rollback_sets import (
     ALL,
     CONTROLS,
     DAMAGED,
+    DIVERGENCE,
     FILTERS,
     FISHER,
-    HESSIAN,
     LEADING,
     MAGNITUDE,
     MATCHED,
     RANDOM,
+    REWARD,
 )
 from crossdomain.words import number, plain, points, sure
 from crossdomain.words.sparsity import by_seed
@@ -35,7 +36,8 @@ NEEDS = """
 | Fisher, opposite sign | training prompts | none | the same, and the one before A's own stage, for A's update |
 | Fisher, shared route | training prompts, and prompts of the later domains | none | as the Fisher |
 | Fisher of the damaged policy | training prompts | none | before the later stages, for δ |
-| Hessian, greedy | training prompts | all of them | as the Fisher |
+| Hessian of the divergence, greedy | training prompts | none | as the Fisher |
+| Hessian of the reward, greedy | training prompts | all of them | as the Fisher |
 """
 
 
@@ -167,6 +169,26 @@ def prediction(agreement: pd.DataFrame, titles: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
+def greedy(predicted: pd.DataFrame, size: float, titles: Mapping[str, str]) -> str:
+    """Whether the set that lowers the reward's quadratic model on training prompts does so on test prompts, and in fact."""
+    lines = []
+    rows = predicted[(predicted["score"] == REWARD) & (predicted["percent"] == size) & (predicted["share"] == 1)]
+    for case, title in titles.items():
+        part = (100 * rows[rows["case"] == case].set_index("seed")[["hessian", "actual"]]).reset_index()
+        model, found = by_seed(part, "hessian"), by_seed(part, "actual")
+        verdict = (
+            "what lowers the model on some prompts does **not** carry over to others"
+            if model.value > 0
+            else "it carries over"
+        )
+        lines.append(
+            f"* {title}: {size:g} % of the parameters, chosen greedily to lower the reward's quadratic model on training "
+            f"prompts, change A's loss on test prompts by {points(model, sign=True)} points by the same model and by "
+            f"{points(found, sign=True)} in fact: {verdict}."
+        )
+    return "\n".join(lines)
+
+
 def pairs(table: pd.DataFrame, titles: Mapping[str, str]) -> str:
     """In how many pairs, among those that were hurt, the Fisher's set regains more than its controls."""
     lines = []
@@ -230,7 +252,7 @@ def verdicts(
         name = SHORT[str(case)]
         rows = whole[(whole["case"] == case) & (whole["percent"] == size)]
         budget, of_case = within[within["case"] == case], damages[damages["case"] == case]
-        for key, score in (("fisher", FISHER), ("damaged", DAMAGED), ("hessian", HESSIAN)):
+        for key, score in (("fisher", FISHER), ("damaged", DAMAGED), ("divergence", DIVERGENCE), ("reward", REWARD)):
             part = rows[rows["score"] == score]
             found |= {f"{name}_{key}_{column}": by_seed(part, column) for column in ("regained", "lost")}
             found[f"{name}_{key}_within"] = by_seed(budget[budget["score"] == score], "regained")
