@@ -59,7 +59,8 @@ Markdown(say.NEEDS)
 # hold as much of $\|\delta\|$ as the Fisher's set does. The two *greedy* references look at curvature between coordinates
 # too: they add coordinates by what these give back in the quadratic model, at most half as many at a time as are chosen
 # already, with an exact Hessian–vector product after each addition. The *divergence* has a Hessian without negative
-# eigenvalues, the Fisher matrix itself; that of the *reward* has some, along which its quadratic model falls without end.
+# eigenvalues, the Fisher matrix itself; that of the *reward* has some, along which its quadratic model falls without end
+# (its points are left out of these figures; they are [among the predictions](ch6-prediction)).
 # All of $\delta$ on $I$ is taken back here ($\lambda=1$).
 
 # %% tags=["hide-input"]

@@ -67,6 +67,8 @@ def test_pairs_show_the_damage_as_a_bar_and_each_score_on_it() -> None:
     assert [label.get_text() for label in left.get_yticklabels()] == ["Math, hurt by QA"]
 
 
-@pytest.mark.parametrize("score", [*rollback_sets.LEADING, *rollback_sets.FILTERS, *rollback_sets.CONTROLS])
+@pytest.mark.parametrize(
+    "score", [*rollback_sets.LEADING, *rollback_sets.FILTERS, *rollback_sets.CONTROLS, rollback_sets.REWARD]
+)
 def test_every_score_has_its_own_look(score: str) -> None:
     assert list(draw.SCORES.values()).count(draw.SCORES[score]) == 1

@@ -33,7 +33,7 @@ def test_pairs_are_every_domain_with_every_later_stage(lineage: Lineage) -> None
 def test_every_score_has_every_size_and_controls_have_their_draws(small: Lineage, found) -> None:  # type: ignore[no-untyped-def]
     _, delta, sets = found
     keys = [(chosen.score, chosen.percent, chosen.draw) for chosen in sets]
-    single = {*rollback_sets.LEADING, *rollback_sets.FILTERS} - {rollback_sets.RANDOM}
+    single = {*rollback_sets.LEADING, *rollback_sets.FILTERS, rollback_sets.REWARD} - {rollback_sets.RANDOM}
     percents, draws = small.profile.rollback_percents, range(small.profile.rollback_draws)
     expected = [(score, percent, 0) for score in single for percent in percents]
     expected += [

@@ -16,7 +16,7 @@ CASES = {NEXT: "Math, hurt by QA"}
 def front(regained: float = 6.0, *, beyond: float = 4.0, seeds: int = 1) -> pd.DataFrame:
     """All scores regain as much, less the controls by `beyond`, at 1 % and 10 %; the share varies at 10 %."""
     rows = []
-    for score in (*LEADING, *FILTERS, MATCHED):
+    for score in (*LEADING, *FILTERS, MATCHED, rollback_sets.REWARD):
         value = regained - (beyond if score in rollback_sets.CONTROLS else 0)
         for percent, share in ((1.0, 1.0), (10.0, 0.5), (10.0, 1.0)):
             for seed in range(seeds):

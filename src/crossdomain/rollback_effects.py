@@ -58,7 +58,7 @@ def rolled_back(lineage: Lineage, case: Case) -> dict[str, pd.DataFrame]:
         `predicted`: a row a set (first draws) and share: the change of A's loss by Proposition 4 with the `hessian`; with
         the diagonal `fisher` instead (in nats); and the `actual` one, on the same prompts.
         `policies`: a row a policy (`score`, or `LEARNED` and `HURT`), `percent` (NaN for these), `domain` and `decoding`:
-        mean score in `points`.
+        mean score in `points`; at T = 1 on all domains, greedy on those of the case.
     """
     return _kept(
         lineage,
@@ -79,7 +79,7 @@ def _measured(lineage: Lineage, case: Case) -> measurements.Tables:
     model, hurt = QuadraticModel.of(loss, at.params, delta), loss.value(damaged).value
     diagonal = rollback.fisher_scores(rollback_sets.fisher(lineage, case.learned, at, case.domain), delta)
     measured, predicted = [], []
-    policies = _policy(lineage, scores, at.params, LEARNED) + _policy(lineage, scores, damaged, HURT)
+    policies = _policy(scores, case, at.params, LEARNED) + _policy(scores, case, damaged, HURT)
     for chosen in rollback_sets.chosen_sets(lineage, case, at, delta):
         size = _size(delta, chosen.coordinates)
         if chosen.draw == 0:
@@ -93,7 +93,7 @@ def _measured(lineage: Lineage, case: Case) -> measurements.Tables:
                 found = {"hessian": terms.change(share), "fisher": by_fisher.change(share)}
                 predicted.append({**key, **found, "actual": loss.value(params).value - hurt})
             if _is_detailed(lineage, chosen) and chosen.draw == 0 and share == 1:
-                policies += _policy(lineage, scores, params, chosen.score, chosen.percent)
+                policies += _policy(scores, case, params, chosen.score, chosen.percent)
     levels = [{"domain": d, "before": float(before[d].mean()), "after": float(after[d].mean())} for d in after]
     tables = {"levels": levels, "measured": measured, "predicted": predicted, "policies": policies}
     return {name: pd.DataFrame(rows) for name, rows in tables.items()}
@@ -123,19 +123,19 @@ def _changes(scores: PolicyScores, params: Parameters, start: Mapping[str, Tenso
 
 
 def _policy(
-    lineage: Lineage, scores: PolicyScores, params: Parameters, score: str, percent: float = float("nan")
+    scores: PolicyScores, case: Case, params: Parameters, score: str, percent: float = float("nan")
 ) -> list[dict[str, Any]]:
-    by_decoding = {TEMPERATURE_1: scores.expected, GREEDY: scores.greedy}
+    found = {(TEMPERATURE_1, domain): scores.expected(params, domain) for domain in expert_names(scores.lineage)}
+    found |= {(GREEDY, domain): scores.greedy(params, domain) for domain in (case.domain, *case.later)}
     return [
         {
             "score": score,
             "percent": percent,
             "domain": domain,
             "decoding": decoding,
-            "points": float(by_prompt(params, domain).mean()),
+            "points": float(by_prompt.mean()),
         }
-        for decoding, by_prompt in by_decoding.items()
-        for domain in expert_names(lineage)
+        for (decoding, domain), by_prompt in found.items()
     ]
 
 

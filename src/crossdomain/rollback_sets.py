@@ -29,7 +29,7 @@ DAMAGED = "Fisher of the damaged policy"
 REWARD, DIVERGENCE = "Hessian of the reward, greedy", "Hessian of the divergence, greedy"
 MAGNITUDE, RANDOM, MATCHED = "magnitude", "random", "random, same norm"
 
-LEADING = (FISHER, DAMAGED, DIVERGENCE, REWARD, MAGNITUDE, RANDOM)
+LEADING = (FISHER, DAMAGED, DIVERGENCE, MAGNITUDE, RANDOM)
 FILTERS = (OPPOSITE, ROUTE, BOTH, ATTENTION, MLP)
 CONTROLS = (MAGNITUDE, RANDOM, MATCHED)
 

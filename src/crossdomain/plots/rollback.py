@@ -120,6 +120,8 @@ def predicted(table: pd.DataFrame) -> Figure:
         axis.axhline(0, color=INK, lw=0.6)
         axis.axvline(0, color=INK, lw=0.6)
         axis.set_xlabel(label)
+    axes[0].set_xscale("symlog", linthresh=1)
+    axes[0].set_yscale("symlog", linthresh=1)
     low, high = 100 * table["actual"].min(), 100 * table["actual"].max()
     axes[0].plot([low, high], [low, high], color=QUIET, lw=1, ls="--")
     axes[0].set_ylabel("actual change of A's loss (points)")

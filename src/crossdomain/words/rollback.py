@@ -64,7 +64,7 @@ def restored(front: pd.DataFrame, damages: pd.DataFrame, sizes: Sequence[float],
             f"{points(by_seed(of_case, 'damage'))} points lost by A, {points(by_seed(of_case, 'gain'))} gained by the"
         )
         lines += ["", f"**{title}** ({taken} others):", ""]
-        for score in (*LEADING, MATCHED):
+        for score in (*LEADING, MATCHED, REWARD):
             parts = [_at(rows, score, size) for size in sizes]
             lines.append(f"* {score}: {'; '.join(parts)}.")
         size = max(sizes)
@@ -285,7 +285,8 @@ def in_short(found: dict[str, Any], titles: Mapping[str, str]) -> str:
             f"* **C10**, {title}: of {points(damage)} points lost, taking back {found['percent']:g} % of the parameters by "
             f"the Fisher's score regains {points(regained, sign=True)} and costs the others {points(lost, sign=True)} of "
             f"their {points(gain)}: it {_verdict(regained, damage)}; {against}. The Fisher of the damaged policy regains "
-            f"{points(values['damaged_regained'], sign=True)}. Where the others may lose {frontier.ALLOWED:g} point, the "
+            f"{points(values['damaged_regained'], sign=True)}; the greedy set of the divergence's Hessian "
+            f"{points(values['divergence_regained'], sign=True)}, at {points(values['divergence_lost'], sign=True)}. Where the others may lose {frontier.ALLOWED:g} point, the "
             f"Fisher's set regains {points(values['fisher_within'], sign=True)} and a random one "
             f"{points(values['random_within'], sign=True)}. Rank correlation of Proposition 4 with what happens: "
             f"{number(values['prediction'], sign=True)} with the Hessian, "
