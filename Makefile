@@ -4,6 +4,7 @@ SHELL := /bin/bash
 
 PROFILE ?= cpu
 SEEDS ?= 0 1 2
+CHAPTERS ?=
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 NB ?= 01
 PARAMS ?=
@@ -18,14 +19,14 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 INSTALLED := $(VENV)/.crossdomain-installed
 SNAKEMAKE = $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(JOBS) --quiet rules \
-	--config profile="$(PROFILE)" seeds="$(SEEDS)"
+	--config profile="$(PROFILE)" seeds="$(SEEDS)" chapters="$(CHAPTERS)"
 
 .PHONY: help env reproduce verify train notebook book test lint format bench smollm clean clean-runs
 
 help: ## This help
 	@echo "crossdomain: cross-domain interference and recovery in multi-domain RL"; echo
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14 | sed 's/^/  make /'
-	@echo; echo "Variables: PROFILE=$(PROFILE)  SEEDS=\"$(SEEDS)\"  JOBS=$(JOBS)  NB=$(NB)  PARAMS=\"-p key=value\"  PYTHON=$(PYTHON)"
+	@echo; echo "Variables: PROFILE=$(PROFILE)  SEEDS=\"$(SEEDS)\"  CHAPTERS=\"$(CHAPTERS)\"  JOBS=$(JOBS)  NB=$(NB)  PARAMS=\"-p key=value\"  PYTHON=$(PYTHON)"
 
 env: $(INSTALLED) ## Set up .venv with the versions of requirements.lock
 
@@ -38,7 +39,7 @@ $(INSTALLED): requirements.lock requirements-oracles.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-reproduce: env ## Train SEEDS of PROFILE, run the notebooks, build the book
+reproduce: env ## Train SEEDS of PROFILE, run all CHAPTERS or some (CHAPTERS=01), build the book
 	@$(SNAKEMAKE)
 	@echo "The book: file://$(CURDIR)/_build/html/index.html"
 

@@ -15,7 +15,8 @@
 # one is **mainly second order** (claim **C6**) and **concentrates in a low-dimensional shared conflict subspace** (claim
 # **C7**). The [theory chapter](../book/theory) states and proves what these claims need. This chapter measures the
 # expansion, the subspace and the assumptions on the checkpoints of [chapter 1](01_staged_training), with exact
-# derivatives; the refresh and the rollback, to which the theory's later statements belong, are not measured here.
+# derivatives. The theory's later statements are measured after it: the [refresh](05_refresh), the
+# [rollback](06_rollback) and the [alternating refresh](07_alternating_refresh).
 #
 # The main case is the paper's: $\theta_A$ is the policy after its Math stage, $\delta$ is all that the later stages
 # changed, and $L_A$ is Math's loss there. Directions are chosen on training prompts and reported on test prompts.

@@ -12,8 +12,7 @@ NOTEBOOKS = sorted(path.stem for path in (paths.root() / "notebooks").glob("[0-9
 
 
 def test_chapters_are_notebooks_of_the_project_in_their_order() -> None:
-    listed = chapters.listed(TOC)
-    assert listed == [name for name in NOTEBOOKS if name in listed] and listed[0] == NOTEBOOKS[0]
+    assert chapters.listed(TOC) == NOTEBOOKS
 
 
 def test_every_chapter_with_a_need_is_a_notebook() -> None:
@@ -23,6 +22,14 @@ def test_every_chapter_with_a_need_is_a_notebook() -> None:
 def test_a_run_of_one_domain_has_the_chapters_that_compare_nothing() -> None:
     assert chapters.runnable(load_profile("cpu"), TOC) == chapters.listed(TOC)
     assert chapters.runnable(load_profile("smollm"), TOC) == ["01_staged_training"]
+
+
+def test_some_chapters_can_be_chosen_by_number() -> None:
+    assert chapters.runnable(load_profile("cpu"), TOC, "4 02") == [NOTEBOOKS[i] for i in (0, 1, 3)]
+    with pytest.raises(ProfileError, match="chapter 77: expected some of 01 02"):
+        chapters.runnable(load_profile("cpu"), TOC, "01 77")
+    with pytest.raises(ProfileError, match="02_sparse_edits: stages=math"):
+        chapters.runnable(load_profile("smollm"), TOC, "02")
 
 
 def test_what_is_missing_is_said() -> None:

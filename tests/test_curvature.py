@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from crossdomain import curvature
@@ -32,6 +31,7 @@ from crossdomain.objectives import (
     negative_log_likelihood,
     parameters,
 )
+from crossdomain.precision import Float64
 from crossdomain.profiles import load_profile
 from crossdomain.rollouts import Rollouts
 
@@ -46,19 +46,10 @@ PRODUCTS = [hvp, ggn_vp, fisher_vp]
 Product = Callable[[Objective, Parameters, Tensor], Tensor]
 
 
-class DoublePrecision(TorchFunctionMode):
-    """Keeps float64 where a model asks for float32 (in norms and softmax): finite differences need the digits."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        def wide(value: Any) -> Any:
-            return torch.float64 if value is torch.float32 else value
-
-        return func(*map(wide, args), **{key: wide(value) for key, value in (kwargs or {}).items()})
-
-
 @pytest.fixture
 def double() -> Iterator[None]:
-    with DoublePrecision():
+    """Finite differences need the digits."""
+    with Float64():
         yield
 
 

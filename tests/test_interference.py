@@ -32,7 +32,7 @@ def test_steps_of_first_learning_are_interpolated(score: float, step: float) -> 
     learning = pd.DataFrame({"step": [0, 20, 100], "score": [0.0 + 0.1 * (score < 0.1), 0.5, 0.95]})
     learning.loc[0, "score"] = 0.1 if score < 0.1 else 0.0
     expected = 60.0 + (0.75 - 0.725) / 0.45 * 80 if score == 0.75 else step
-    assert interference._step_at(learning, score) == pytest.approx(expected, nan_ok=True)
+    assert interference.step_at(learning, score) == pytest.approx(expected, nan_ok=True)
 
 
 def test_changes_are_paired_by_prompt(smoke_lineage: Lineage, monkeypatch: pytest.MonkeyPatch) -> None:

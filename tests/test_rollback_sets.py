@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from crossdomain import anatomy, rollback, rollback_sets, second_order
+from crossdomain import anatomy, concentration, rollback, rollback_sets, second_order
 from crossdomain.lineage import Lineage
 from crossdomain.rollback_sets import Chosen
 
@@ -50,7 +50,7 @@ def test_filters_keep_to_their_coordinates(small: Lineage, found) -> None:  # ty
     at, delta, sets = found
     (case,) = rollback_sets.cases(small)
     own = second_order.update(small, "base", "qa")
-    route = rollback_sets.shared_route(small, case, at)
+    route = concentration.shared_route(small, case.learned, at, case.domain, case.later)
     assert 0 < route.sum() < len(delta)
     names = [name for name, shape in at.space.shapes.items() for _ in range(shape.numel())]
     for chosen in sets:

@@ -8,6 +8,7 @@ import pytest
 from crossdomain import run
 from crossdomain.lineage import Checkpoint
 from crossdomain.profiles import ProfileError
+from synthetic_results import tables
 
 
 @pytest.mark.parametrize("seeds", ["", "a", "-1", "0 0", "1.5", "٣"])
@@ -54,3 +55,8 @@ def test_promotion_copies_the_results_with_how_they_were_made(tmp_path: Path, mo
     target = run.promote(opened)
     assert target == tmp_path / "results" / "smoke"
     assert sorted(path.name for path in target.iterdir()) == ["headline.json", "manifest.json"]
+
+
+def test_promotion_takes_along_what_claims_are_judged_by() -> None:
+    assert {f"{name}.csv" for name in tables()} <= {*run.PROMOTED}
+    assert len({*run.PROMOTED}) == len(run.PROMOTED)

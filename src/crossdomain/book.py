@@ -47,7 +47,7 @@ def build(profile: Profile, seeds: list[int], output: Path | None = None) -> Pat
         The landing page.
 
     Raises:
-        BookError: a notebook has not been executed, or Sphinx warned.
+        BookError: the first chapter has not been executed, or Sphinx warned.
         ClaimError: a chapter that was run left a table without what a claim reads.
     """
     root = paths.root()
@@ -73,10 +73,10 @@ def build(profile: Profile, seeds: list[int], output: Path | None = None) -> Pat
 def assemble(root: Path, run: Path, source: Path, profile: Profile) -> None:
     """Lay out what Sphinx reads: pages, executed notebooks, figures, notebook sources and the values they quote.
 
-    A chapter that the profile cannot run is shown without results, and says why.
+    A chapter that was not executed in that run is shown without results, and says why.
 
     Raises:
-        BookError: a chapter of the table of contents has not been executed in that run.
+        BookError: the first chapter, which the pages quote, has not been executed.
     """
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(root / "book", source / "book")
@@ -84,17 +84,22 @@ def assemble(root: Path, run: Path, source: Path, profile: Profile) -> None:
     (source / "notebooks").mkdir()
     sources = source / "extra" / "sources"
     sources.mkdir(parents=True)
-    for chapter in chapters.listed(root / "_toc.yml"):
-        shutil.copy(root / "notebooks" / f"{chapter}.py", sources)
-        if reason := chapters.missing(profile, chapter):
-            _show_without_results(root / "notebooks" / f"{chapter}.py", source / "notebooks", reason)
-            continue
+    listed = chapters.listed(root / "_toc.yml")
+    for chapter in listed:
+        notebook = root / "notebooks" / f"{chapter}.py"
+        shutil.copy(notebook, sources)
         executed = run / "notebooks" / f"{chapter}.ipynb"
-        if not executed.is_file():
+        if reason := chapters.missing(profile, chapter):
+            _show_without_results(notebook, source / "notebooks", "Not run at this scale", reason)
+        elif executed.is_file():
+            shutil.copy(executed, source / "notebooks")
+        elif chapter == listed[0]:
             raise BookError(
                 f"{chapter} has not been executed in {run}: run `crossdomain run {chapter}` or `make reproduce`"
             )
-        shutil.copy(executed, source / "notebooks")
+        else:
+            how = f"`make reproduce CHAPTERS={chapter[:2]}` runs this chapter, `make reproduce` all of them"
+            _show_without_results(notebook, source / "notebooks", "Not run yet", how)
     shutil.copytree(run / "figures", source / "book" / "figures")
     plots.theme()
     theory.save_conflict_picture(source / "book" / "figures" / "conflict.png")
@@ -104,9 +109,9 @@ def assemble(root: Path, run: Path, source: Path, profile: Profile) -> None:
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
-def _show_without_results(notebook: Path, target: Path, reason: str) -> None:
+def _show_without_results(notebook: Path, target: Path, title: str, reason: str) -> None:
     shown = jupytext.read(notebook)
-    note = f":::{{admonition}} Not run at this scale\n:class: note\n{reason}.\n:::"
+    note = f":::{{admonition}} {title}\n:class: note\n{reason}.\n:::"
     shown.cells.insert(1, nbformat.v4.new_markdown_cell(note))
     jupytext.write(shown, target / f"{notebook.stem}.ipynb")
 

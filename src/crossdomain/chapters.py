@@ -44,6 +44,25 @@ def check(profile: Profile, chapter: str) -> None:
         raise ProfileError(f"{chapter}: {reason}")
 
 
-def runnable(profile: Profile, toc: Path) -> list[str]:
-    """The chapters of the table of contents that a profile can run."""
-    return [chapter for chapter in listed(toc) if missing(profile, chapter) is None]
+def runnable(profile: Profile, toc: Path, numbers: str = "") -> list[str]:
+    """The chapters of the table of contents that a profile can run.
+
+    Args:
+        profile: the run's settings.
+        toc: the book's table of contents.
+        numbers: only these (`01 04`), separated by blanks, and the first, which the pages quote; empty for all.
+
+    Raises:
+        ProfileError: a number is no chapter's, or that of one which the profile cannot run.
+    """
+    chapters = listed(toc)
+    wanted = [number.zfill(2) for number in numbers.split()]
+    if not wanted:
+        return [chapter for chapter in chapters if missing(profile, chapter) is None]
+    known = [chapter[:2] for chapter in chapters]
+    if unknown := sorted({*wanted} - {*known}):
+        raise ProfileError(f"chapter {' '.join(unknown)}: expected some of {' '.join(known)}")
+    chosen = [chapter for chapter in chapters if chapter[:2] in {known[0], *wanted}]
+    for chapter in chosen:
+        check(profile, chapter)
+    return chosen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
     def compute() -> measurements.Tables:
         at, delta = point(lineage, case.before), update(lineage, case.before, case.after)
         chosen, reported = (loss_of(lineage, case.before, at, case.domain, split) for split in ("train", "test"))
-        masks = _masks(lineage, case, at)
+        masks = spaces(lineage, case, at)
         directions = lineage.profile.curvature_directions
         ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= directions]
         captured, summary, spectra = [], [], []
@@ -85,29 +85,62 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
     return kept(lineage, "damage-concentration", later, compute, __name__, share=ROUTE_SHARE)
 
 
-def _masks(lineage: Lineage, case: Case, at: Point) -> dict[str, Tensor | None]:
-    """Coordinates of each of `SPACES`: what A's route shares with later domains', its MLP and attention parts, and all."""
-    active = active_routes(lineage, case.before, ROUTE_SHARE)
+def spaces(lineage: Lineage, case: Case, at: Point) -> dict[str, Tensor | None]:
+    """Coordinates of each of `SPACES`: what A's route shares with later domains', its MLP and attention parts, and all.
+
+    Args:
+        lineage: the run.
+        case: the main case.
+        at: θ_A.
+
+    Returns:
+        Booleans by space, shape (p,); None where no coordinate is left out.
+    """
     stages = lineage.profile.stages
     later = stages[stages.index(case.domain) + 1 :]
-    used_later = functools.reduce(operator.or_, (active[domain] for domain in later))
-    shared = routes.shared(active[case.domain], used_later)
-    neurons, heads = routes.units_by_layer(shared)
-    nothing: Mapping[int, Any] = {}
 
-    def mask(neurons: Mapping[int, Any], heads: Mapping[int, Any]) -> Tensor:
-        parts = {}
-        for name, shape in at.space.shapes.items():
-            found = route_parameters.route_mask(at.model.config, name, tuple(shape), neurons, heads)
-            parts[name] = torch.zeros(shape, dtype=torch.bool) if found is None else found
-        return at.space.flatten(parts)
+    def route(*kinds: str) -> Tensor:
+        return shared_route(lineage, case.before, at, case.domain, later, kinds=kinds)
 
     return {
-        "route": mask(neurons, heads),
-        "route, MLP": mask(neurons, nothing),
-        "route, attention": mask(nothing, heads),
+        "route": route(routes.NEURON, routes.HEAD),
+        "route, MLP": route(routes.NEURON),
+        "route, attention": route(routes.HEAD),
         "all parameters": None,
     }
+
+
+def shared_route(
+    lineage: Lineage,
+    name: str,
+    at: Point,
+    domain: str,
+    later: Sequence[str],
+    *,
+    kinds: Sequence[str] = (routes.NEURON, routes.HEAD),
+) -> Tensor:
+    """Coordinates of the units that A and at least one later domain both use at a checkpoint.
+
+    Args:
+        lineage: the run.
+        name: of the checkpoint.
+        at: the same checkpoint.
+        domain: A.
+        later: the later domains.
+        kinds: of units.
+
+    Returns:
+        Booleans, shape (p,).
+    """
+    active = active_routes(lineage, name, ROUTE_SHARE)
+    used_later = functools.reduce(operator.or_, (active[other] for other in later))
+    shared = routes.shared(active[domain], used_later)
+    neurons, heads = routes.units_by_layer(shared[shared.index.get_level_values("kind").isin(kinds)])
+    parts = {}
+    for parameter, shape in at.space.shapes.items():
+        mask = route_parameters.route_mask(at.model.config, parameter, tuple(shape), neurons, heads)
+        parts[parameter] = torch.zeros(shape, dtype=torch.bool) if mask is None else mask
+    return at.space.flatten(parts)
 
 
 def _summary(

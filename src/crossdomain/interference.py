@@ -136,8 +136,8 @@ def relearning(lineages: Sequence[Lineage]) -> pd.DataFrame:
         )
         damaged, refreshed = again["score"].iloc[0], again["score"].iloc[-1]
         never = bool(first["score"].max() < refreshed)
-        end = float(first["step"].iloc[-1]) if never else _step_at(first, refreshed)
-        steps = end - _step_at(first, damaged)
+        end = float(first["step"].iloc[-1]) if never else step_at(first, refreshed)
+        steps = end - step_at(first, damaged)
         rows.append(
             {
                 "seed": lineage.seed,
@@ -152,8 +152,16 @@ def relearning(lineages: Sequence[Lineage]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _step_at(learning: pd.DataFrame, score: float) -> float:
-    """The first step at which a learning curve reaches a score; NaN if it never does or starts above."""
+def step_at(learning: pd.DataFrame, score: float) -> float:
+    """The first step at which a learning curve reaches a score, interpolated linearly between its points.
+
+    Args:
+        learning: a row a point of the curve, with `step` and `score`.
+        score: the score to reach.
+
+    Returns:
+        The step; NaN if the curve never reaches the score, or starts at it or above.
+    """
     steps, scores = learning["step"].to_numpy(float), learning["score"].to_numpy()
     above = np.flatnonzero(scores >= score)
     if len(above) == 0 or above[0] == 0:

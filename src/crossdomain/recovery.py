@@ -123,7 +123,7 @@ def _spaces(
 ) -> Iterator[tuple[tuple[str, int], CurvedSubspace]]:
     """S in three makings, each by its first k directions, with H at θ_A."""
     most = min(concentration.FEW, lineage.profile.curvature_directions)
-    masks = concentration._masks(lineage, case, at)
+    masks = concentration.spaces(lineage, case, at)
     made = {RANDOM: damage.random_subspace(at.space.size, most, seed=lineage.seed, dtype=np.float32)}
     for space in (WHOLE, ROUTE):
         hessian = spectrum.HessianOperator(train, at.params, masks[space])

@@ -124,5 +124,5 @@ def _first_learning(learning: pd.DataFrame, start: float, reached: float) -> tup
     if reached <= start:
         return np.nan, False
     never = bool(learning["score"].max() < reached)
-    end = float(learning["step"].iloc[-1]) if never else interference._step_at(learning, reached)
-    return end - interference._step_at(learning, start), never
+    end = float(learning["step"].iloc[-1]) if never else interference.step_at(learning, reached)
+    return end - interference.step_at(learning, start), never

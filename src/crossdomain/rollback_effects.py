@@ -30,7 +30,7 @@ from crossdomain.staging import expert_names
 
 LEARNED, HURT = "before the later stages", "after them"
 
-CODE = (*second_order.CODE, second_order, curvature, generation, policy_scores, rollback, rollback_sets)
+CODE = (*second_order.CODE, second_order, curvature, generation, policy_scores, rollback, rollback_sets, concentration)
 SETTINGS = (
     *second_order.SETTINGS,
     *("rollback_percents", "rollback_points", "rollback_shares", "rollback_draws", "curve_prompts", "samples"),

@@ -6,19 +6,16 @@ the shared route is that of chapters 3 and 4, found on what the policy answers t
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from crossdomain import curvature, objectives, rollback, route_parameters, routes
+from crossdomain import curvature, objectives, rollback
 from crossdomain.anatomy import place
-from crossdomain.concentration import ROUTE_SHARE
+from crossdomain.concentration import shared_route
 from crossdomain.lineage import Lineage
-from crossdomain.pathways import active_routes
 from crossdomain.rollback import QuadraticModel
 from crossdomain.second_order import Point, divergence_of, loss_of, main_case, point, rollouts_of, update
 
@@ -112,7 +109,7 @@ def _rankings(lineage: Lineage, case: Case, at: Point, delta: Tensor) -> Iterato
     scores = rollback.fisher_scores(fisher(lineage, case.learned, at, case.domain), delta)
     yield FISHER, 0, rollback.ranking(scores)
     opposite = rollback.opposing(delta, update(lineage, lineage.stage(case.learned).parent, case.learned))
-    route = shared_route(lineage, case, at)
+    route = shared_route(lineage, case.learned, at, case.domain, case.later)
     allowed = (opposite, route, opposite & route, _block(at, "attention"), _block(at, "mlp"))
     for score, mask in zip(FILTERS, allowed, strict=True):
         yield score, 0, rollback.ranking(scores, mask)
@@ -143,18 +140,6 @@ def fisher(lineage: Lineage, name: str, at: Point, domain: str) -> Tensor:
     """
     answers = rollouts_of(lineage, name, at, domain, "train", lineage.profile.generations)
     return curvature.fisher_diagonal(objectives.negative_log_likelihood(at.model, answers), at.params)
-
-
-def shared_route(lineage: Lineage, case: Case, at: Point) -> Tensor:
-    """Coordinates of the units that A and a later domain of the case both use at θ_A; booleans, shape (p,)."""
-    active = active_routes(lineage, case.learned, ROUTE_SHARE)
-    used_later = functools.reduce(operator.or_, (active[domain] for domain in case.later))
-    neurons, heads = routes.units_by_layer(routes.shared(active[case.domain], used_later))
-    parts = {}
-    for name, shape in at.space.shapes.items():
-        mask = route_parameters.route_mask(at.model.config, name, tuple(shape), neurons, heads)
-        parts[name] = torch.zeros(shape, dtype=torch.bool) if mask is None else mask
-    return at.space.flatten(parts)
 
 
 def _block(at: Point, block: str) -> Tensor:

@@ -137,29 +137,28 @@ def cost_summary(run: Run) -> dict[str, Any]:
     }
 
 
+# What claims are judged by, `verify` compares and pages quote; and what chapters show, except the logs of training and the
+# tables with a row a tensor, which are large.
 PROMOTED = (
-    *("manifest.json", "claims.json", "checkpoints.csv"),
-    *("headline.json", "costs.json", "scores.csv", "scores_over_seeds.csv", "changes.csv"),
-    *("relearning.csv", "refresh_curves.csv", "sequence_curves.csv", "against_the_paper.csv"),
+    *("manifest.json", "claims.json", "checkpoints.csv", "costs.json"),
+    *("headline.json", "scores.csv", "scores_over_seeds.csv", "changes.csv", "against_the_paper.csv"),
+    *("sequence_curves.csv", "refresh_curves.csv", "refresh_by_prompt.csv", "relearning.csv"),
     *("sparse_edits.json", "unchanged.csv", "edit_norms.csv", "neuron_overlap.csv", "neuron_stability.csv"),
     *("precision.csv",),
-    *("route_overlap.json", "gradient_pairs.csv", "gradient_extremes.csv", "update_directions.csv", "pair_damage.csv"),
-    *("pair_predictors.csv", "pair_correlations.csv", "damage_theory.json", "damage_path.csv", "damage_controls.csv"),
+    *("route_overlap.json", "gradient_pairs.csv", "gradient_extremes.csv", "route_overlap.csv", "route_stability.csv"),
+    *("update_directions.csv", "pair_damage.csv", "pair_predictors.csv", "pair_correlations.csv"),
+    *("damage_theory.json", "damage_path.csv", "damage_controls.csv", "damage_cross.csv", "damage_drift.csv"),
     *("concentration_captured.csv", "concentration_summary.csv", "stationarity.csv", "ranking_by_length.csv"),
-    *("pair_predictions.csv", "sequence_predictions.csv", "damage_correlations.csv"),
-    *("refresh.json", "refresh_constants.csv", "refresh_curvature.csv", "refresh_budget.csv", "refresh_collateral.csv"),
+    *("pair_predictions.csv", "damage_correlations.csv"),
+    *("refresh.json", "refresh_constants.csv", "refresh_curvature.csv", "refresh_contraction.csv"),
+    *("refresh_descent.csv", "refresh_domains.csv", "refresh_grpo.csv", "refresh_budget.csv", "refresh_collateral.csv"),
     *("recovery_matrix.csv", "recovery_matrix_over_seeds.csv", "refresh_selectivity.csv"),
-    *(
-        "rollback.json",
-        "rollback_frontier.csv",
-        "rollback_damages.csv",
-        "rollback_within.csv",
-        "rollback_agreement.csv",
-    ),
-    *("rollback_pairs.csv", "alternating_refresh.json", "alternating_deviations.csv", "alternating_orders.csv"),
-    *("alternating_descents.csv", "alternating_changes.csv", "alternating_totals.csv", "alternatives.json"),
-    *("alternatives.csv", "alternatives_scores.csv", "alternatives_choices.csv", "orders.csv", "orders_ranking.csv"),
-    *("orders_predicted.csv",),
+    *("rollback.json", "rollback_levels.csv", "rollback_frontier.csv", "rollback_damages.csv", "rollback_within.csv"),
+    *("rollback_predicted.csv", "rollback_agreement.csv", "rollback_pairs.csv", "rollback_policies.csv"),
+    *("alternating_refresh.json", "alternating_deviations.csv", "alternating_orders.csv"),
+    *("alternating_objectives.csv", "alternating_descents.csv", "alternating_changes.csv", "alternating_totals.csv"),
+    *("alternatives.json", "alternatives.csv", "alternatives_scores.csv", "alternatives_choices.csv"),
+    *("orders_scores.csv", "orders.csv", "orders_ranking.csv", "orders_predicted.csv"),
 )
 
 

@@ -13,10 +13,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from crossdomain import words
+from crossdomain import book, words
+from crossdomain.profiles import load_profile
 
 ROOT = Path(__file__).parents[2]
-CHAPTERS = ("01_staged_training", "02_sparse_edits", "03_route_overlap", "04_damage_theory")
+CHAPTERS = (
+    *("01_staged_training", "02_sparse_edits", "03_route_overlap", "04_damage_theory"),
+    *("05_refresh", "06_rollback", "07_alternating_refresh", "08_alternatives"),
+)
 PAGES = ("book/index", "book/reproduce", "book/domains", "book/theory", "book/claims", "book/references")
 PAGES += tuple(f"notebooks/{chapter}" for chapter in CHAPTERS)
 
@@ -104,6 +108,18 @@ def test_a_profile_of_one_domain_has_a_book_that_says_which_chapters_it_leaves_o
     assert "Not run at this scale" not in text and 'class="figure"' in text
 
 
+def test_a_chapter_that_was_not_run_is_shown_without_results_and_says_how_to_run_it(
+    built: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(built / "runs" / "smoke" / "seeds-0-1", tmp_path / "run")
+    (run / "notebooks" / "05_refresh.ipynb").unlink()
+    book.assemble(built, run, tmp_path / "source", load_profile("smoke"))
+    shown = {c: json.loads((tmp_path / "source" / "notebooks" / f"{c}.ipynb").read_text())["cells"] for c in CHAPTERS}
+    without = {c for c, cells in shown.items() if not any(cell.get("outputs") for cell in cells)}
+    assert without == {"05_refresh"}
+    assert "make reproduce CHAPTERS=05" in "".join(shown["05_refresh"][1]["source"])
+
+
 def test_every_page_is_there_and_nothing_is_left_to_fill_in(html: Path) -> None:
     for page in PAGES:
         text = (html / f"{page}.html").read_text()
@@ -129,9 +145,7 @@ def test_the_chapter_shows_the_result_tables(html: Path, results: Path) -> None:
     assert not re.search(r'<img class="figure"[^>]*alt=""', text)
 
 
-@pytest.mark.parametrize(
-    ("chapter", "figures"), [("02_sparse_edits", 6), ("03_route_overlap", 10), ("04_damage_theory", 8)]
-)
+@pytest.mark.parametrize(("chapter", "figures"), zip(CHAPTERS, (6, 6, 10, 8, 7, 6, 3, 3), strict=True))
 def test_a_chapter_shows_its_figures_with_words_for_those_who_cannot_see_them(
     html: Path, chapter: str, figures: int
 ) -> None:
