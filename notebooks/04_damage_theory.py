@@ -146,7 +146,6 @@ display(
 # %% tags=["hide-input"]
 damage = pairs.damages(run.lineages)
 known = pairs.predictors(run.lineages).merge(run.keep("pair_predictions", predicted["pairs"]), on=["seed", "a", "b"])
-run.keep("sequence_predictions", predicted["sequence"])
 predictors = {**predictions.PREDICTORS, **pairs.PREDICTORS}
 correlations = run.keep("damage_correlations", pairs.rank_correlations(damage, known, list(predictors)))
 display(

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from crossdomain import curvature, damage, measurements, objectives, route_parameters, routes, spectrum
+from crossdomain import curvature, damage, measurements, objectives, pathways, route_parameters, routes, spectrum
 from crossdomain.damage import Subspace
 from crossdomain.lineage import Lineage
 from crossdomain.objectives import Objective
@@ -82,7 +82,7 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
         }
 
     later = [case.before, case.after]
-    return kept(lineage, "damage-concentration", later, compute, __name__, share=ROUTE_SHARE)
+    return kept(lineage, "damage-concentration", later, compute, __name__, pathways, share=ROUTE_SHARE)
 
 
 def spaces(lineage: Lineage, case: Case, at: Point) -> dict[str, Tensor | None]:

@@ -13,6 +13,7 @@ from crossdomain import (
     curvature,
     generation,
     measurements,
+    pathways,
     policy_scores,
     rollback,
     rollback_sets,
@@ -30,7 +31,10 @@ from crossdomain.staging import expert_names
 
 LEARNED, HURT = "before the later stages", "after them"
 
-CODE = (*second_order.CODE, second_order, curvature, generation, policy_scores, rollback, rollback_sets, concentration)
+CODE = (
+    *(*second_order.CODE, second_order, curvature, concentration, pathways),
+    *(generation, policy_scores, rollback, rollback_sets),
+)
 SETTINGS = (
     *second_order.SETTINGS,
     *("rollback_percents", "rollback_points", "rollback_shares", "rollback_draws", "curve_prompts", "samples"),

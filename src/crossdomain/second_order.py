@@ -7,6 +7,7 @@ are chosen on training prompts and reported on test prompts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -113,7 +114,7 @@ def kept(
     what: str,
     checkpoints: Sequence[str],
     compute: Callable[[], measurements.Tables],
-    module: str,
+    *code: str | ModuleType,
     **settings: Any,
 ) -> dict[str, pd.DataFrame]:
     """A study's tables, computed once: `measurements.tables` with what all studies of derivatives depend on.
@@ -123,7 +124,7 @@ def kept(
         what: names the study.
         checkpoints: that it uses.
         compute: makes the tables.
-        module: `__name__` of the module that does.
+        code: `__name__` of the module that does, and others that it calls, besides those of `CODE`.
         settings: further values it depends on.
     """
     return measurements.tables(
@@ -133,7 +134,7 @@ def kept(
         checkpoints=checkpoints,
         settings={**lineage.profile.subset(*SETTINGS), "seed": lineage.seed, **settings},
         domains=expert_names(lineage),
-        code=[*CODE, __name__, *([module] if module != __name__ else [])],
+        code=[*dict.fromkeys((*CODE, __name__, *code))],
     )
 
 
