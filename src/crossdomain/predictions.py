@@ -29,16 +29,12 @@ def predictions(lineage: Lineage) -> dict[str, pd.DataFrame]:
         ½ δᵀFδ for the KL objective, which needs no reward; `added`, the actual damage of adding B's update to A's expert,
         on test prompts.
         `lengths`: a row a pair and multiple `t` of B's update: the rows of `damage.taylor_damage` on test prompts.
-        `sequence`: a row a stage B of the sequence and a domain A before it: `a`, `b`, `first`, `second`, `predicted` at
-        the checkpoint after A, for the update of that stage.
     """
     domains = expert_names(lineage)
-    after = dict(zip(lineage.profile.stages, lineage.sequence[1:], strict=False))
-    before = dict(zip(lineage.profile.stages, lineage.sequence, strict=False))
 
     def compute() -> measurements.Tables:
         alone = {b: update(lineage, BASE, pairs.alone(lineage, b)) for b in domains}
-        rows, lengths, sequence = [], [], []
+        rows, lengths = [], []
         for a in domains:
             at = point(lineage, a)
             chosen, reported = (loss_of(lineage, a, at, a, split) for split in ("train", "test"))
@@ -60,20 +56,9 @@ def predictions(lineage: Lineage) -> dict[str, pd.DataFrame]:
                         "added": float(along.loc[along["t"] == 1, "actual"].iloc[0]),
                     }
                 )
-        for i, a in enumerate(lineage.profile.stages):
-            at = point(lineage, after[a])
-            loss = loss_of(lineage, after[a], at, a, "test")
-            for b in lineage.profile.stages[i + 1 :]:
-                terms = damage.expansion(loss, at.params, update(lineage, before[b], after[b]))
-                found = {"first": terms.first, "second": terms.second, "predicted": terms.first + terms.second}
-                sequence.append({"a": a, "b": b, **found})
-        return {
-            "pairs": pd.DataFrame(rows),
-            "lengths": pd.concat(lengths, ignore_index=True),
-            "sequence": pd.DataFrame(sequence, columns=["a", "b", "first", "second", "predicted"]),
-        }
+        return {"pairs": pd.DataFrame(rows), "lengths": pd.concat(lengths, ignore_index=True)}
 
-    checkpoints = [*domains, *(pairs.alone(lineage, b) for b in domains), *lineage.sequence]
+    checkpoints = [BASE, *domains, *(pairs.alone(lineage, b) for b in domains)]
     return kept(lineage, "damage-pairs", checkpoints, compute, __name__)
 
 
