@@ -37,7 +37,7 @@ ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 OPTIONS = ("-P", "-s", "-S", "-B", "-X", "utf8")  # no site packages, nothing of the working directory, UTF-8
 
 
-class SandboxUnavailable(RuntimeError):
+class SandboxError(RuntimeError):
     """Programs cannot be run safely here; the message says why, and what to do."""
 
 
@@ -45,9 +45,9 @@ class Verdict(StrEnum):
     """What became of a program."""
 
     PASSED = "passed"
-    FAILED = "failed"  # other values, an exception, no such function, or it left without an answer
+    FAILED = "failed"  # other values, an exception (also for lack of memory), or it left without an answer
     TIMED_OUT = "timed out"
-    KILLED = "killed"  # by the limit of memory or output, or by a signal
+    KILLED = "killed"  # by a signal, or for too much output
     REFUSED = "refused"  # never run: too long, or not text
 
 
@@ -100,7 +100,7 @@ class Sandbox:
         workers: programs at a time; by default one a processor.
 
     Raises:
-        SandboxUnavailable: this machine cannot confine programs.
+        SandboxError: this machine cannot confine programs.
     """
 
     def __init__(self, limits: Limits | None = None, workers: int | None = None) -> None:
@@ -115,7 +115,7 @@ class Sandbox:
         """A verdict for each check, in order; what is asked twice runs once.
 
         Raises:
-            SandboxUnavailable: a sandbox could not be set up (which is no program's doing).
+            SandboxError: a sandbox could not be set up (which is no program's doing).
         """
         requests = [self._request(check) for check in checks]
         distinct = {request: check.program for request, check in zip(requests, checks, strict=True)}
@@ -143,7 +143,7 @@ class Sandbox:
         ready, report = output[: len(sandbox_child.READY)], output[len(sandbox_child.READY) :]
         if ready != sandbox_child.READY:
             said = output.decode(errors="replace").strip() or f"no answer within {self.limits.wall_seconds:g} s"
-            raise SandboxUnavailable(_advice(f"bwrap could not set up a sandbox ({said})"))
+            raise SandboxError(_advice(f"bwrap could not set up a sandbox ({said})"))
         if len(report) > self.limits.output_bytes:
             return Verdict.KILLED
         if code in (-signal.SIGKILL, 128 + signal.SIGXCPU):
@@ -210,10 +210,10 @@ def _command(limits: Limits) -> list[str]:
     """
     bwrap = shutil.which("bwrap")
     if sys.platform != "linux" or bwrap is None:
-        raise SandboxUnavailable(_advice("bubblewrap (the program bwrap) is not installed"))
+        raise SandboxError(_advice("bubblewrap (the program bwrap) is not installed"))
     prefix = Path(sys.base_prefix)
     if Path.home().is_relative_to(prefix):
-        raise SandboxUnavailable(
+        raise SandboxError(
             f"the Python installation is {prefix}, which holds the home directory, so that programs could read it; "
             "expected an installation in a directory of its own"
         )
