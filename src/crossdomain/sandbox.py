@@ -117,7 +117,7 @@ class Sandbox:
         Raises:
             SandboxError: a sandbox could not be set up (which is no program's doing).
         """
-        requests = [self._request(check) for check in checks]
+        requests = [self.request(check) for check in checks]
         distinct = {request: check.program for request, check in zip(requests, checks, strict=True)}
         with ThreadPoolExecutor(self.workers) as pool:
             outcomes = dict(zip(distinct, pool.map(self._outcome, distinct, distinct.values()), strict=True))
@@ -126,7 +126,8 @@ class Sandbox:
             for outcome, check in zip((outcomes[request] for request in requests), checks, strict=True)
         ]
 
-    def _request(self, check: Check) -> bytes:
+    def request(self, check: Check) -> bytes:
+        """What the child in the sandbox is sent: all of a check but what is expected."""
         request = {
             "limits": self.limits.of_process(),
             "program": check.program,
@@ -157,7 +158,7 @@ class Sandbox:
         os.close(write)
         try:
             process = subprocess.Popen(
-                [*self._command, "--seccomp", str(read), "--", _interpreter(), *OPTIONS, "-c", self._child],
+                [*self._command, "--seccomp", str(read), "--", interpreter(), *OPTIONS, "-c", self._child],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -198,7 +199,7 @@ def _is_text(program: str) -> bool:
     return True
 
 
-def _interpreter() -> str:
+def interpreter() -> str:
     """The interpreter that a virtual environment is made from, so that no packages come with it."""
     return str(Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"))
 
