@@ -277,6 +277,8 @@ def test_a_domain_that_cannot_judge_here_says_so_before_anything_is_trained(monk
     monkeypatch.setenv("PATH", "")  # no bubblewrap
     python_functions._sandbox.cache_clear()
     profile = load_profile("smoke", {"domains.code": "python_functions"})
-    with pytest.raises(ProfileError, match=r"domain code: bubblewrap .* is not installed.*domains\.code=expression_values"):
+    with pytest.raises(
+        ProfileError, match=r"domain code: bubblewrap .* is not installed.*domains\.code=expression_values"
+    ):
         profile.check_rewards()
     load_profile("smoke", {"domains.code": "expression_values"}).check_rewards()

@@ -533,6 +533,13 @@ def test_a_program_is_never_run_without_the_sandbox(
     assert not marker.exists()
 
 
+def test_a_machine_whose_system_calls_are_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.shutil, "which", lambda name: "/usr/bin/bwrap")
+    monkeypatch.setattr(module.platform, "machine", lambda: "riscv64")
+    with pytest.raises(SandboxError, match=r"'riscv64'.*x86_64.*domains\.code=expression_values"):
+        Sandbox()
+
+
 def test_an_interpreter_whose_directory_holds_the_home_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.shutil, "which", lambda name: "/usr/bin/bwrap")
     monkeypatch.setattr(module.sys, "base_prefix", str(Path.home().parent))

@@ -1,9 +1,9 @@
 """Runs Python that a language model wrote where it can do no harm, and says of each program whether it is right.
 
-Each program runs alone, in a fresh interpreter inside a fresh bubblewrap sandbox: no network, a read-only view of the
-interpreter and the system's libraries and of nothing else, an empty environment, a private /tmp, no devices, no /proc, a
-process space of its own, a filter of system calls (`seccomp`), and limits of processor time, wall time, memory, file size
-and output. So no program sees the host, or another program, or what another left behind.
+Each program runs alone, in a fresh interpreter inside a fresh sandbox of bubblewrap (0.7 or later): no network, a read-only
+view of the interpreter and the system's libraries and of nothing else, an empty environment, a private /tmp, no devices, no
+/proc, a process space of its own, a filter of system calls (`seccomp`), and limits of processor time, wall time, memory,
+file size and output. So no program sees the host, or another program, or what another left behind.
 
 A program only computes. It is given inputs, never what is expected; what comes back is compared out here, so that no
 program can award itself a verdict. Without bubblewrap nothing is run at all.
@@ -107,7 +107,10 @@ class Sandbox:
         self.limits = limits or Limits()
         self.workers = workers or os.cpu_count() or 1
         self._command = _command(self.limits)
-        self._filter = denying_filter(platform.machine())
+        try:
+            self._filter = denying_filter(platform.machine())
+        except ValueError as error:
+            raise SandboxError(_advice(str(error))) from error
         self._child = Path(sandbox_child.__file__).read_text()
         self.judge([Check("def f(x): return x", "f", (1,), (1,))])  # raises if a sandbox cannot be set up
 
