@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from crossdomain.lineage import Checkpoint, Lineage
 from crossdomain.profiles import Profile, load_profile
+from crossdomain.sandbox import Sandbox, SandboxError
 from crossdomain.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +79,17 @@ def store_with_base(store: Store, base: Checkpoint) -> Store:
     """A store of this test alone that holds the trained base."""
     shutil.copytree(base.artifact.path, store.root / base.artifact.key)
     return store
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Sandbox:
+    """Where programs run; a machine that has none skips, unless it must have one."""
+    try:
+        return Sandbox()
+    except SandboxError as error:
+        if "CROSSDOMAIN_REQUIRE_SANDBOX" in os.environ:
+            pytest.fail(f"CROSSDOMAIN_REQUIRE_SANDBOX is set, and {error}")
+        pytest.skip(str(error))
 
 
 @pytest.fixture

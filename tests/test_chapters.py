@@ -21,7 +21,7 @@ def test_every_chapter_with_a_need_is_a_notebook() -> None:
 
 def test_a_run_of_one_domain_has_the_chapters_that_compare_nothing() -> None:
     assert chapters.runnable(load_profile("cpu"), TOC) == chapters.listed(TOC)
-    assert chapters.runnable(load_profile("smollm"), TOC) == ["01_staged_training"]
+    assert chapters.runnable(load_profile("smollm", "stages=math"), TOC) == ["01_staged_training"]
 
 
 def test_some_chapters_can_be_chosen_by_number() -> None:
@@ -29,7 +29,7 @@ def test_some_chapters_can_be_chosen_by_number() -> None:
     with pytest.raises(ProfileError, match="chapter 77: expected some of 01 02"):
         chapters.runnable(load_profile("cpu"), TOC, "01 77")
     with pytest.raises(ProfileError, match="02_sparse_edits: stages=math"):
-        chapters.runnable(load_profile("smollm"), TOC, "02")
+        chapters.runnable(load_profile("smollm", "stages=math"), TOC, "02")
 
 
 def test_what_is_missing_is_said() -> None:

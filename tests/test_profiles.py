@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from crossdomain import paths
+from crossdomain.domains import python_functions
 from crossdomain.profiles import Profile, ProfileError, load_profile, parse_overrides
 
 FILES = sorted((Path(__file__).parents[1] / "profiles").glob("*.yaml"))
@@ -269,3 +270,15 @@ def test_domains_are_loaded_under_the_names_of_the_run() -> None:
         "qa": "QA",
         "cw": "CW",
     }
+
+
+def test_a_domain_that_cannot_judge_here_says_so_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_profile("smoke").check_rewards()
+    monkeypatch.setenv("PATH", "")  # no bubblewrap
+    python_functions._sandbox.cache_clear()
+    profile = load_profile("smoke", {"domains.code": "python_functions"})
+    with pytest.raises(
+        ProfileError, match=r"domain code: bubblewrap .* is not installed.*domains\.code=expression_values"
+    ):
+        profile.check_rewards()
+    load_profile("smoke", {"domains.code": "expression_values"}).check_rewards()

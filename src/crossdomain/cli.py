@@ -91,6 +91,7 @@ def train(
         if part not in staging.PARTS:
             raise ProfileError(f"--part {part}: expected one of {', '.join(staging.PARTS)}")
         loaded = load_profile(profile, _pairs(parameters))
+        loaded.check_rewards()
         for seed in parse_seeds(seeds):
             staging.train(Lineage(loaded, seed), part)
 

@@ -199,6 +199,18 @@ class Profile(BaseModel):
         """The domains by the name they have in this run."""
         return {name: load_domain(path) for name, path in self.domains.items()}
 
+    def check_rewards(self) -> None:
+        """Have every domain judge no responses, so that one that cannot judge here says so before anything is trained.
+
+        Raises:
+            ProfileError: a domain cannot; the message is its own.
+        """
+        for name, domain in self.load_domains().items():
+            try:
+                domain.reward([], [], [])
+            except RuntimeError as error:
+                raise ProfileError(f"domain {name}: {error}") from error
+
     def base_seed(self, seed: int) -> int:
         """The seed of the base model under RL seed `seed`: two RL seeds share a base.
 

@@ -99,7 +99,7 @@ def check(notebook: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> 
 
     Raises:
         RunError: a name is neither, or a value has another type than the parameters cell says.
-        ProfileError: the profile does not take a setting, or lacks what the chapter needs.
+        ProfileError: the profile does not take a setting or lacks what the chapter needs, or a domain cannot judge here.
     """
     parameters: dict[str, Any] = {}
     settings: dict[str, Any] = {}
@@ -119,6 +119,7 @@ def check(notebook: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> 
             parameters["overrides"] = " ".join(f"{key}={_spelled(value)}" for key, value in overrides.items())
         loaded = load_profile(_value(known, parameters, "profile"), {**overrides, **settings_given(parameters)})
         chapters.check(loaded, notebook)
+        loaded.check_rewards()
         parse_seeds(_value(known, parameters, "seeds"))
     return parameters
 

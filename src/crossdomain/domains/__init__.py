@@ -1,4 +1,4 @@
-"""The domains: four for a tiny model, one for a real small language model, and how a reader's own is found."""
+"""The domains: four for a tiny model, five for a real small language model, and how a reader's own is found."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ BUILT_IN = {
     "facts": "crossdomain.domains.facts:Facts",
     "writing": "crossdomain.domains.writing:Writing",
     "worded_arithmetic": "crossdomain.domains.worded_arithmetic:WordedArithmetic",
+    "python_functions": "crossdomain.domains.python_functions:PythonFunctions",
+    "expression_values": "crossdomain.domains.expression_values:ExpressionValues",
+    "categories": "crossdomain.domains.categories:Categories",
+    "sentences": "crossdomain.domains.sentences:Sentences",
 }
 
 __all__ = ["BUILT_IN", "Domain", "Item", "load_domain"]
