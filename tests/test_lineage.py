@@ -78,7 +78,8 @@ def test_a_stage_can_start_from_a_snapshot(names: Lineage) -> None:
 
 
 def test_a_domain_whose_name_begins_like_a_refresh_is_itself(tmp_path: Path) -> None:
-    changes = {"domains.reading": "facts", "steps.reading": 5, "learning_rate.reading": 1e-4}
+    stages = [*load_profile("smoke").stages, "reading"]
+    changes = {"stages": stages, "domains.reading": "facts", "steps.reading": 5, "learning_rate.reading": 1e-4}
     lineage = Lineage(load_profile("smoke", changes), 0, Store(tmp_path))
     assert (lineage.stage("code-reading").domain, lineage.stage("code-reading").steps) == ("reading", 5)
     assert (lineage.stage("code-rereading").domain, lineage.stage("code-rereading").steps) == ("reading", 2)

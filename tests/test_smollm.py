@@ -97,6 +97,11 @@ def test_the_profile_has_four_domains_and_settings_of_each():
     assert profile.base_batch == profile.label_noise == {}
 
 
+def test_a_run_of_one_stage_of_a_pretrained_model_is_evaluated_on_its_domain_alone() -> None:
+    assert [*load_profile("smollm", "stages=math").load_domains()] == ["math"]
+    assert [*load_profile("smoke", "stages=math").load_domains()] == ["code", "math", "qa", "cw"]  # its base knows them
+
+
 def test_one_stage_of_it_can_be_run_and_code_without_a_sandbox():
     assert load_profile("smollm", "stages=math").stages == ["math"]
     code = load_profile("smollm", "domains.code=expression_values").load_domains()["code"]

@@ -196,8 +196,10 @@ class Profile(BaseModel):
         return _validated(self.model_dump(), changes)
 
     def load_domains(self) -> dict[str, Domain]:
-        """The domains by the name they have in this run."""
-        return {name: load_domain(path) for name, path in self.domains.items()}
+        """The domains of this run by name: those that its base is pre-trained on, and those that it trains."""
+        loaded = {name: load_domain(path) for name, path in self.domains.items()}
+        used = {*self.base_batch, *self.base_stop_score, *self.stages, self.refresh}
+        return {name: domain for name, domain in loaded.items() if name in used}
 
     def check_rewards(self) -> None:
         """Have every domain judge no responses, so that one that cannot judge here says so before anything is trained.
