@@ -23,7 +23,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,6 +33,7 @@ from crossdomain import sandbox_child
 from crossdomain.seccomp import denying_filter
 
 NOBODY = 65534
+START_SECONDS = 120  # for a sandbox to stand, which takes a fiftieth of a second on an idle machine
 ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 OPTIONS = ("-P", "-s", "-S", "-B", "-X", "utf8")  # no site packages, nothing of the working directory, UTF-8
 
@@ -73,7 +74,7 @@ class Limits:
     """What one program may use. Those of memory, files and processor time hold for its only process."""
 
     cpu_seconds: int = 1
-    wall_seconds: float = 10.0  # for one that waits; generous, since a busy machine must not change verdicts
+    wall_seconds: float = 10.0  # for one that waits, from when it starts; a busy machine must not change verdicts
     memory_bytes: int = 2**28
     file_bytes: int = 2**24  # of one file, and of /tmp
     open_files: int = 64
@@ -143,11 +144,7 @@ class Sandbox:
         """What a program reported; a verdict where it did not come to that."""
         if len(program) > self.limits.program_characters or not _is_text(program):
             return Verdict.REFUSED
-        code, output = self._run(request)
-        ready, report = output[: len(sandbox_child.READY)], output[len(sandbox_child.READY) :]
-        if ready != sandbox_child.READY:
-            said = output.decode(errors="replace").strip() or f"no answer within {self.limits.wall_seconds:g} s"
-            raise SandboxError(_advice(f"bwrap could not set up a sandbox ({said})"))
+        code, report = self._run(request)
         if len(report) > self.limits.output_bytes:
             return Verdict.KILLED
         if code in (-signal.SIGKILL, 128 + signal.SIGXCPU):
@@ -155,12 +152,33 @@ class Sandbox:
         return Verdict.KILLED if code > 128 else report
 
     def _run(self, request: bytes) -> tuple[int, bytes]:
-        """Exit status and output of one sandbox; negative if it was ended from here. All its processes are gone."""
+        """Exit status (negative if ended from here) and report of one sandbox, all of whose processes are gone."""
+        process = self._start()
+        assert process.stdin and process.stderr
+        with process.stderr as channel:
+            with _ended_after(START_SECONDS, process):
+                with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+                    stdin.write(request)
+                ready = channel.read(len(sandbox_child.READY))
+            with _ended_after(self.limits.wall_seconds, process):
+                # It ends when every process of the sandbox has closed it; bwrap's own do so only when all others are dead.
+                report = channel.read(self.limits.output_bytes + 1)
+                if len(report) > self.limits.output_bytes:
+                    process.kill()
+                while channel.read(2**16):
+                    pass
+        code = process.wait()
+        if ready != sandbox_child.READY:
+            said = (ready + report).decode(errors="replace").strip() or f"exit status {code}"
+            raise SandboxError(_advice(f"bwrap could not set up a sandbox ({said})"))
+        return code, report
+
+    def _start(self) -> subprocess.Popen[bytes]:
         read, write = os.pipe()  # bwrap reads the filter to its end, so each takes a pipe of its own
         os.write(write, self._filter)
         os.close(write)
         try:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 [*self._command, "--seccomp", str(read), "--", interpreter(), *OPTIONS, "-c", self._child],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -171,21 +189,17 @@ class Sandbox:
             )
         finally:
             os.close(read)
-        assert process.stdin and process.stderr
-        timer = threading.Timer(self.limits.wall_seconds, process.kill)
-        timer.start()
-        with process.stderr as channel:
-            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
-                stdin.write(request)
-            # It ends when every process of the sandbox has closed it, which none does before it dies: see `_command`.
-            output = channel.read(len(sandbox_child.READY) + self.limits.output_bytes + 1)
-            if len(output) > len(sandbox_child.READY) + self.limits.output_bytes:
-                process.kill()
-            while channel.read(2**16):
-                pass
-        code = process.wait()
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kill the sandbox if what is done here takes longer."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
         timer.cancel()
-        return code, output
 
 
 def _compared(report: bytes, check: Check) -> Verdict:
@@ -210,7 +224,7 @@ def interpreter() -> str:
 def _command(limits: Limits) -> list[str]:
     """The bwrap command without filter and program.
 
-    Its first process waits and holds the channel open until the sandbox is gone; killing it ends the sandbox.
+    Its first process waits until the sandbox is gone; killing it kills all others.
     """
     bwrap = shutil.which("bwrap")
     if sys.platform != "linux" or bwrap is None:
