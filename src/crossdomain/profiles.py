@@ -16,13 +16,15 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from crossdomain import paths
+from crossdomain import chat, paths
 from crossdomain.domains import Domain, load_domain
+from crossdomain.domains.hub import HubSettings
 
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+CHAT = "chat"  # a prompt template: that of the model's tokenizer
 
 
 class ProfileError(ValueError):
@@ -52,6 +54,7 @@ class Profile(BaseModel):
     key_value_heads: Count
     head_dim: Count
     prompt_template: str
+    hub: HubSettings | None
     precision: Literal["float32", "bf16-autocast"]
     weights: Literal["float32", "bfloat16"]
 
@@ -130,8 +133,8 @@ class Profile(BaseModel):
     @field_validator("prompt_template")
     @classmethod
     def _template(cls, value: str) -> str:
-        if "{prompt}" not in value:
-            raise ValueError("must contain {prompt}, and may contain {prefill}")
+        if "{prompt}" not in value and value != CHAT:
+            raise ValueError(f"must contain {{prompt}}, and may contain {{prefill}}; or be {CHAT!r}")
         return value
 
     @model_validator(mode="after")
@@ -170,6 +173,8 @@ class Profile(BaseModel):
             raise ValueError(
                 f"rollback_shares: {self.rollback_shares} must contain 1, the whole of the chosen coordinates"
             )
+        if self.model == "tiny" and (self.hub is not None or self.prompt_template == CHAT):
+            raise ValueError("model: data sets and chat templates need a pretrained model, in a folder or on the hub")
         if self.model == "tiny" and not any(self.base_batch.values()):
             raise ValueError("base_batch: the tiny model is pre-trained here, so at least one domain needs examples")
         return self
@@ -197,9 +202,13 @@ class Profile(BaseModel):
 
     def load_domains(self) -> dict[str, Domain]:
         """The domains of this run by name: those that its base is pre-trained on, and those that it trains."""
-        loaded = {name: load_domain(path) for name, path in self.domains.items()}
+        loaded = {name: self.load_domain(path) for name, path in self.domains.items()}
         used = {*self.base_batch, *self.base_stop_score, *self.stages, self.refresh}
         return {name: domain for name, domain in loaded.items() if name in used}
+
+    def load_domain(self, path: str) -> Domain:
+        """One domain by its built-in name or `package.module:Class`, under this profile's settings."""
+        return load_domain(path, self.hub, self.model)
 
     def check_rewards(self) -> None:
         """Have every domain judge no responses, so that one that cannot judge here says so before anything is trained.
@@ -226,6 +235,8 @@ class Profile(BaseModel):
 
     def prompt(self, prompt: str, prefill: str = "") -> str:
         """A question as the policy reads it."""
+        if self.prompt_template == CHAT:
+            return chat.rendered(self.model, prompt) + prefill
         return self.prompt_template.replace("{prompt}", prompt).replace("{prefill}", prefill)
 
 

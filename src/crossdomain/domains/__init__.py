@@ -1,10 +1,13 @@
-"""The domains: four for a tiny model, five for a real small language model, and how a reader's own is found."""
+"""The domains: four for a tiny model, five for a small language model, four data sets for a large one, and how
+a reader's own is found.
+"""
 
 from __future__ import annotations
 
 import importlib
 
 from crossdomain.domains.base import Domain, Item
+from crossdomain.domains.hub import HubDomain, HubSettings
 
 BUILT_IN = {
     "arithmetic": "crossdomain.domains.arithmetic:Arithmetic",
@@ -17,20 +20,32 @@ BUILT_IN = {
     "categories": "crossdomain.domains.categories:Categories",
     "sentences": "crossdomain.domains.sentences:Sentences",
 }
+HUB = {
+    "openr1_math": "crossdomain.domains.openr1_math:OpenR1Math",
+    "code_tests": "crossdomain.domains.code_tests:CodeTests",
+    "supergpqa": "crossdomain.domains.supergpqa:SuperGPQA",
+    "creative_writing": "crossdomain.domains.creative_writing:CreativeWriting",
+}
 
-__all__ = ["BUILT_IN", "Domain", "Item", "load_domain"]
+__all__ = ["BUILT_IN", "HUB", "Domain", "Item", "load_domain"]
 
 
-def load_domain(name: str) -> Domain:
+def load_domain(name: str, hub: HubSettings | None = None, model: str = "") -> Domain:
     """The domain of a built-in name or of `package.module:Class`.
 
+    Args:
+        name: of the domain.
+        hub: settings of a domain that reads a data set.
+        model: whose tokenizer counts the tokens of such a domain's prompts.
+
     Raises:
-        ValueError: the name is neither, the module or class is missing, or the class is not a whole `Domain`.
+        ValueError: the name is neither, the module or class is missing, the class is not a whole `Domain`, or it reads a
+            data set and there are no settings for that.
     """
-    path = BUILT_IN.get(name, name)
+    path = {**BUILT_IN, **HUB}.get(name, name)
     module_name, colon, class_name = path.partition(":")
     if not colon:
-        raise ValueError(f"unknown domain {name!r}: expected one of {', '.join(BUILT_IN)} or 'package.module:Class'")
+        raise ValueError(f"unknown domain {name!r}: expected one of {', '.join({**BUILT_IN, **HUB})} or 'package.module:Class'")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
@@ -42,5 +57,11 @@ def load_domain(name: str) -> Domain:
     missing = [*sorted(found.__abstractmethods__), *(a for a in ("title", "max_new_tokens") if not hasattr(found, a))]
     if missing:
         raise ValueError(f"domain {name!r} does not define {', '.join(missing)}")
-    domain: Domain = found()
-    return domain
+    if not issubclass(found, HubDomain):
+        domain: Domain = found()
+        return domain
+    if hub is None:
+        raise ValueError(
+            f"domain {name!r} reads a data set, which needs the settings of hub; see profiles/paper.yaml, or extend it"
+        )
+    return found(hub, model)
