@@ -180,8 +180,8 @@ class HubDomain(Domain):
         if len(faults) > MALFORMED_ALLOWED * len(rows):
             raise DataError(
                 f"{source.name}: {len(faults)} of {len(rows)} rows are not of its schema, the first is {faults[0]}; at most "
-                f"{MALFORMED_ALLOWED:.0%} are skipped. Its columns here are {', '.join(rows.column_names)}, read were those "
-                f"of {', '.join(source.columns)}; give its own files"
+                f"{MALFORMED_ALLOWED:.0%} are skipped. Of {', '.join(source.columns)} it has {', '.join(rows.column_names)}; "
+                f"give its own files"
             )
         if faults:
             logger.warning("%s: skipped %d of %d rows, %s", source.name, len(faults), len(rows), "; ".join(faults[:3]))
@@ -215,9 +215,13 @@ def load(source: DataSet, folder: str | None) -> Any:
             f"{source.name}: cannot be read from {'the hub' if folder is None else where} "
             f"({type(error).__name__}: {reason[:300]}); download it and name the folder in hub.folder, or give whole files"
         ) from error
-    if len(rows) == 0:
-        raise DataError(f"{source.name}: no rows in {where}; give its own files")
-    return rows.select_columns([column for column in source.columns if column in rows.column_names])
+    columns = [column for column in source.columns if column in rows.column_names]
+    if len(rows) == 0 or not columns:
+        raise DataError(
+            f"{source.name}: {len(rows)} rows with the columns {', '.join(rows.column_names)} in {where}, expected some with "
+            f"{', '.join(source.columns)}; give its own files"
+        )
+    return rows.select_columns(columns)
 
 
 def in_proportion(tasks: Sequence[Task], name: str) -> list[Task]:
