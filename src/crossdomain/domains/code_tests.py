@@ -36,7 +36,7 @@ def run(text):
     sys.stdin = io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8")
     sys.stdout = io.TextIOWrapper(output, "utf-8", write_through=True)
     try:
-        exec(compile(SOURCE, "<program>", "exec"), {"__name__": "__main__"})
+        exec(compile(SOURCE, "<program>", "exec"), {"__name__": "__main__", "exit": sys.exit, "quit": sys.exit})
     except SystemExit as exit:
         if exit.code:
             raise

@@ -19,7 +19,7 @@ INSTRUCTION = "Reason step by step, and give the final answer within \\boxed{}."
 
 
 class OpenR1Math(HubDomain):
-    """A problem → an answer in a box that math-verify finds equal to the right one."""
+    """A problem → an answer in a box, the last one counts, that math-verify finds equal to the right one."""
 
     title = "Math"
     sources = (
@@ -40,7 +40,5 @@ class OpenR1Math(HubDomain):
         return Task(Item(f"{text(row, 'problem')}\n\n{INSTRUCTION}", right))
 
     def score(self, response: str, target: str) -> float:
-        said = chat.answer(response)
-        if "\\boxed" not in said:
-            return 0.0
-        return float(verify(parse(f"\\boxed{{{target}}}"), parse(said)))
+        _, boxed, said = chat.answer(response).rpartition("\\boxed")
+        return float(bool(boxed) and verify(parse(f"\\boxed{{{target}}}"), parse(boxed + said)))
