@@ -28,12 +28,13 @@ settings.load_profile("crossdomain")
 
 @pytest.fixture(scope="session", autouse=True)
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The profiles of this project, and none of the reader's runs or terminals."""
+    """The profiles of this project, and none of the reader's runs, data sets or terminals."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSDOMAIN_HOME", str(ROOT))
         patch.setenv("CROSSDOMAIN_RUNS", str(tmp_path_factory.mktemp("runs")))
         patch.delenv("CROSSDOMAIN_STORE", raising=False)
         patch.delenv("CROSSDOMAIN_TTY", raising=False)
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
         yield
 
 

@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from crossdomain import chat
+from crossdomain import chat, provenance
 from crossdomain.domains.base import Domain, Item
 
 logger = logging.getLogger(__name__)
@@ -103,12 +103,13 @@ class HubDomain(Domain):
         """Make sure that rewards can be given, before training: called once, when its prompts are asked for."""
 
     def determinants(self) -> dict[str, Any]:
-        """What besides the code of the domain determines training and evaluation: the items, and the longest response."""
+        """What besides its own code determines training and evaluation: items, longest response, what counts of one."""
         digest = hashlib.sha256()
         for split, items in sorted(self._splits.items()):
             for item in items:
                 digest.update(repr((split, item.prompt, item.target, item.prefill)).encode())
-        return {"items": digest.hexdigest()[:16], "completion_tokens": self.max_new_tokens}
+        answers = provenance.code_fingerprint(chat)
+        return {"items": digest.hexdigest()[:16], "completion_tokens": self.max_new_tokens, "answers": answers}
 
     def items(self, split: str) -> list[Item]:
         if split == "train":

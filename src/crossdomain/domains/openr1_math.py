@@ -9,9 +9,11 @@ Schemas. open-r1/OpenR1-Math-220k: columns and configurations confirmed on its c
 
 from __future__ import annotations
 
+from typing import Any
+
 from math_verify import parse, verify
 
-from crossdomain import chat
+from crossdomain import chat, provenance
 from crossdomain.domains.base import Item
 from crossdomain.domains.hub import DataSet, HubDomain, MalformedRow, Row, Task, text
 
@@ -38,6 +40,9 @@ class OpenR1Math(HubDomain):
         answer = row.get("answer")
         right = str(answer) if isinstance(answer, int | float) else text(row, "answer")
         return Task(Item(f"{text(row, 'problem')}\n\n{INSTRUCTION}", right))
+
+    def determinants(self) -> dict[str, Any]:
+        return super().determinants() | provenance.versions(("math-verify",))
 
     def score(self, response: str, target: str) -> float:
         _, boxed, said = chat.answer(response).rpartition("\\boxed")
