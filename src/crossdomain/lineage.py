@@ -26,6 +26,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 
 from crossdomain import generation, models, paths, pretraining, provenance, training
 from crossdomain.domains import Domain
+from crossdomain.domains.hub import HubDomain
 from crossdomain.profiles import Profile
 from crossdomain.store import Artifact, Store, sha256
 
@@ -278,9 +279,10 @@ def import_pretrained(store: Store, source: str) -> Artifact:
 
 
 def domain_inputs(domain: Domain) -> dict[str, Any]:
-    """What of a domain determines training: its class and the code of it and its bases."""
+    """What of a domain determines training: its class, the code of it and its bases, and the data it reads."""
     modules = sorted({cls.__module__ for cls in type(domain).__mro__ if issubclass(cls, Domain)})
-    return {"class": type(domain).__qualname__, "code": provenance.code_fingerprint(*modules)}
+    inputs = {"class": type(domain).__qualname__, "code": provenance.code_fingerprint(*modules)}
+    return inputs | (domain.determinants() if isinstance(domain, HubDomain) else {})
 
 
 def environment(*modules: ModuleType) -> dict[str, Any]:
