@@ -1,4 +1,4 @@
-"""The command line: `crossdomain run | train | book | claims | verify | promote | store`."""
+"""The command line: `crossdomain run | train | plan | book | claims | verify | promote | store`."""
 
 from __future__ import annotations
 
@@ -34,15 +34,19 @@ def _main() -> None:
 def _clear_errors() -> Iterator[None]:
     """One clear message instead of a traceback, for what a user can mend."""
     from crossdomain.book import BookError
+    from crossdomain.domains.hub import DataError
     from crossdomain.evidence import ClaimError
+    from crossdomain.judge import JudgeError
     from crossdomain.profiles import ProfileError
     from crossdomain.runner import RunError
+    from crossdomain.sandbox import SandboxUnavailable
     from crossdomain.store import StoreError
     from crossdomain.verify import VerifyError
 
+    ours = (ProfileError, RunError, StoreError, BookError, ClaimError, VerifyError, DataError, JudgeError, SandboxUnavailable)
     try:
         yield
-    except (ProfileError, RunError, StoreError, BookError, ClaimError, VerifyError, FileNotFoundError) as error:
+    except (*ours, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
 
@@ -94,6 +98,29 @@ def train(
         loaded.check_rewards()
         for seed in parse_seeds(seeds):
             staging.train(Lineage(loaded, seed), part)
+
+
+@app.command()
+def plan(
+    profile: Profile = "paper",
+    gpus: Annotated[int, typer.Option(help="How many GPUs.", min=1)] = 8,
+    gpu: Annotated[str, typer.Option(help="Their kind: a100, h100 or h200.")] = "h100",
+    price: Annotated[float | None, typer.Option(help="Of a GPU-hour, in any currency.", min=0)] = None,
+    tokens: Annotated[str, typer.Option(help="Mean tokens of responses: 'math=9000 qa=4000'.")] = "",
+    parameters: Parameters = None,
+) -> None:
+    """Estimate time, memory, disk and cost of training and evaluating one seed on GPUs. Trains nothing."""
+    from crossdomain import plan as planning
+    from crossdomain.profiles import ProfileError, load_profile, parse_overrides
+
+    with _clear_errors():
+        if gpu not in planning.GPUS:
+            raise ProfileError(f"--gpu {gpu}: expected one of {', '.join(planning.GPUS)}")
+        lengths = parse_overrides(tokens)
+        if bad := [pair for pair in lengths.items() if not isinstance(pair[1], int | float) or pair[1] <= 0]:
+            raise ProfileError(f"--tokens {bad[0][0]}={bad[0][1]}: expected a positive number of tokens")
+        found = planning.plan(load_profile(profile, _pairs(parameters)), gpus, planning.GPUS[gpu], lengths)
+    typer.echo(found.text(price))
 
 
 @app.command()

@@ -73,6 +73,8 @@ class Profile(BaseModel):
     learning_rate: dict[str, Rate]
     refresh_learning_rate: Rate | None
     batch_size: Count
+    microbatch: Count | None
+    gradient_checkpointing: bool
     generations: Annotated[int, Field(ge=2)]
     warmup_steps: NonNegative
     temperature: Annotated[float, Field(gt=0)]
@@ -157,6 +159,11 @@ class Profile(BaseModel):
             raise ValueError(
                 f"batch_size: {self.batch_size} completions cannot be split into groups of generations="
                 f"{self.generations}; use a multiple of {self.generations}"
+            )
+        if self.microbatch and self.batch_size % self.microbatch:
+            raise ValueError(
+                f"batch_size: {self.batch_size} completions cannot be split into passes of microbatch={self.microbatch}; "
+                f"use a multiple of {self.microbatch}"
             )
         if self.gradient_prompts % self.gradient_splits:
             raise ValueError(

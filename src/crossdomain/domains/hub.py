@@ -128,7 +128,8 @@ class HubDomain(Domain):
         rest = [split for split in (*self.sizes, "train") if split not in splits]
         return splits | self._drawn(self.sources, rest, taken)
 
-    def _size(self, split: str) -> int:
+    def size(self, split: str) -> int:
+        """Prompts of a split, known before anything is read."""
         if split == "train":
             return self.settings.train_prompts
         return min(self.sizes[split], self.settings.held_out_prompts)
@@ -141,7 +142,7 @@ class HubDomain(Domain):
         stream = self._fitting(in_proportion(tasks, name), taken, left_out)
         found: dict[str, list[Item]] = {}
         for split in splits:
-            size = self._size(split)
+            size = self.size(split)
             found[split] = list(islice(stream, size))
             if len(found[split]) < size:
                 lost = ", ".join(f"{count} {why}" for why, count in left_out.items()) or "none"
