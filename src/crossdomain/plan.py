@@ -17,7 +17,7 @@ trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,10 @@ from crossdomain.domains.code_tests import TESTS
 from crossdomain.domains.hub import HubDomain
 from crossdomain.evaluation import test_splits
 from crossdomain.footprint import BFLOAT16, KNOWN, LOGIT_BYTES, Architecture
-from crossdomain.lineage import BASE, RL_SETTINGS, Lineage
+from crossdomain.lineage import RL_SETTINGS, Lineage, Stage
 from crossdomain.models import locate, tiny_tokenizer
 from crossdomain.profiles import Profile, ProfileError
-from crossdomain.staging import expert_names, learned, refresh_names
+from crossdomain.staging import ADAM_RESTART, expert_names, learned, refresh_names
 
 GIGA = 1e9
 HEADINGS = {
@@ -123,9 +123,9 @@ class Plan:
         used = self.memory["gigabytes"].sum()
         gpu_hours = self.hours * self.gpus
         lines = [
-            self.stages.rename(columns=HEADINGS).to_markdown(index=False, floatfmt=".1f", missingval=""),
+            _table(self.stages.rename(columns=HEADINGS)),
             "",
-            self.memory.rename(columns={"what": "on each GPU", "gigabytes": "GB"}).to_markdown(index=False, floatfmt=".1f"),
+            _table(self.memory.rename(columns={"what": "on each GPU", "gigabytes": "GB"})),
             "",
             f"time    {self.hours:.0f} h on {self.gpus} GPUs: {gpu_hours:.0f} GPU-hours a seed",
             f"cost    {gpu_hours * price:,.0f} at {price:g} a GPU-hour"
@@ -164,8 +164,8 @@ def plan(profile: Profile, gpus: int, gpu: GPU, tokens: Mapping[str, float] | No
     memory = _memory(profile, architecture, gpus, max(load.limit for load in loads.values()))
     room = MEMORY_SHARE * gpu.memory - GIGA * memory.loc[memory["what"] != "cache of one response", "gigabytes"].sum()
     rows = []
-    for name in (names := _stages(lineage)):
-        stage = lineage.stage(name)
+    stages = _stages(lineage)
+    for name, stage in stages.items():
         load = loads[stage.domain]
         generation = generation_seconds(architecture, gpu, profile.batch_size / gpus, load, room)
         reward = profile.batch_size * load.reward_seconds / gpus
@@ -181,9 +181,9 @@ def plan(profile: Profile, gpus: int, gpu: GPU, tokens: Mapping[str, float] | No
                 "hours": stage.steps * (generation + reward + training) / 3600,
             }
         )
-    rows += [_evaluation(lineage, architecture, gpu, gpus, loads, room, len(names) + 1)]
+    rows += [_evaluation(lineage, architecture, gpu, gpus, loads, room, len(stages) + 1)]
     rows += [_curves(lineage, architecture, gpu, gpus, loads, room)]
-    return Plan(pd.DataFrame(rows), memory, gpus, gpu.memory / GIGA, _disk(lineage, architecture, names))
+    return Plan(pd.DataFrame(rows), memory, gpus, gpu.memory / GIGA, _disk(profile, architecture, stages.values()))
 
 
 def generation_seconds(architecture: Architecture, gpu: GPU, responses: float, load: Load, room: float) -> float:
@@ -235,7 +235,7 @@ def architecture_of(profile: Profile) -> Architecture:
         ) from error
 
 
-def measured(profile: Profile, gpus: int = 1) -> pd.DataFrame:
+def measured(profile: Profile) -> pd.DataFrame:
     """What the store's stages under a profile's settings took, beside the model's count of tokens and FLOPs.
 
     Returns:
@@ -247,7 +247,7 @@ def measured(profile: Profile, gpus: int = 1) -> pd.DataFrame:
     for artifact in lineage.store.artifacts():
         inputs = artifact.manifest["inputs"]
         name = artifact.manifest["name"]
-        if inputs.get("kind") != "stage" or inputs["settings"] != settings or BASE in name:
+        if inputs.get("kind") != "stage" or inputs["settings"] != settings:
             continue
         log = pd.read_csv(artifact.path / "training.csv")
         stage = lineage.stage(name.rpartition("-seed")[0])
@@ -261,13 +261,14 @@ def measured(profile: Profile, gpus: int = 1) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["stage", "steps", "tokens", "seconds", "gigaflops"])
 
 
-def _stages(lineage: Lineage) -> list[str]:
-    """The stages of chapter 1; the control whose start is chosen by scores stands as a refresh of its stage."""
+def _stages(lineage: Lineage) -> dict[str, Stage]:
+    """The stages of chapter 1 by name; of the control whose start is chosen by scores, one that takes as many steps."""
     names = [*lineage.sequence[1:], *(name for name in expert_names(lineage) if name not in lineage.sequence)]
-    names += refresh_names(lineage)
+    stages = {name: lineage.stage(name) for name in [*names, *refresh_names(lineage)]}
     if lineage.profile.interferes:
-        names += 2 * [f"{learned(lineage)}-re{lineage.profile.refresh}"]
-    return names
+        control = lineage.stage(f"{learned(lineage)}-re{lineage.profile.refresh}")
+        stages |= {control.name: control, ADAM_RESTART: control}
+    return stages
 
 
 def _lengths(profile: Profile, name: str, domain: Domain) -> tuple[float, float]:
@@ -337,9 +338,15 @@ def _row(what: str, tokens: float, seconds: float) -> dict[str, Any]:
     return {"stage": what, "tokens": tokens / 1e6, "hours": seconds / 3600}
 
 
-def _disk(lineage: Lineage, architecture: Architecture, names: list[str]) -> tuple[float, float]:
+def _disk(profile: Profile, architecture: Architecture, stages: Iterable[Stage]) -> tuple[float, float]:
     """Gigabytes of checkpoints and snapshots at the end, and of saves for resuming while a stage is trained."""
-    weights = (4 if lineage.profile.weights == "float32" else 2) * architecture.parameters / GIGA
+    weights = (4 if profile.weights == "float32" else 2) * architecture.parameters / GIGA
     base = 4 * architecture.parameters / GIGA  # imported as float32
-    kept = sum(1 + (stage.steps - 1) // stage.snapshot_every for stage in map(lineage.stage, names))
+    kept = sum(1 + (stage.steps - 1) // stage.snapshot_every for stage in stages)
     return base + kept * weights, 2 * 3 * weights  # two saves of weights and two moments
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """Markdown with short numbers, and nothing where a number is missing."""
+    shown = frame.map(lambda value: value if isinstance(value, str) else "" if pd.isna(value) else f"{value:,.1f}")
+    return str(shown.to_markdown(index=False, disable_numparse=True, stralign="right"))
