@@ -20,7 +20,13 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
 PROGRAM = "```python\nprint(2 * int(input()))\n```"
-SAYINGS = ("</think>", "\\boxed{4}", PROGRAM, "Answer: B", "A red fox sleeps.")  # what the tiny model says, one token each
+SAYINGS = (
+    "</think>",
+    "\\boxed{4}",
+    PROGRAM,
+    "Answer: B",
+    "A red fox sleeps.",
+)  # what the tiny model says, one token each
 
 
 def math_row(i: int, **changes: Any) -> Row:

@@ -162,9 +162,7 @@ def test_a_refusal_is_not_asked_again(status: int, endpoint: Endpoint) -> None:
 
 
 def test_one_failure_among_many_fails_them_all(endpoint: Endpoint) -> None:
-    endpoint.answer = lambda request: (
-        (400, "bad") if "number 5." in request["messages"][1]["content"] else said(GOOD)
-    )
+    endpoint.answer = lambda request: (400, "bad") if "number 5." in request["messages"][1]["content"] else said(GOOD)
     with pytest.raises(JudgeError, match="status 400"):
         judge(endpoint).marks(CASES)
 

@@ -13,19 +13,17 @@ from crossdomain.cli import app
 from crossdomain.footprint import KNOWN
 from crossdomain.lineage import Lineage
 from crossdomain.models import tiny_model, tiny_tokenizer
-from crossdomain.plan import (
+from crossdomain.plan import architecture_of, measured, plan
+from crossdomain.profiles import Profile, load_profile
+from crossdomain.throughput import (
     BANDWIDTH_SHARE,
     DECODING_SHARE,
     GPUS,
     TRAINING_SHARE,
     Load,
-    architecture_of,
     generation_seconds,
-    measured,
-    plan,
     training_seconds,
 )
-from crossdomain.profiles import Profile, ProfileError, load_profile
 
 QWEN = KNOWN["Qwen/Qwen3-4B-Thinking-2507"]
 H100 = GPUS["h100"]
@@ -52,7 +50,9 @@ def test_what_finds_no_room_in_the_cache_waits() -> None:
     assert tight - free == pytest.approx(steps * 2 * QWEN.parameters / (BANDWIDTH_SHARE * H100.bandwidth))
 
 
-@pytest.mark.parametrize(("changes", "forwards"), [({}, 4), ({"gradient_checkpointing": False}, 3), ({"kl_beta": 0.1}, 5)])
+@pytest.mark.parametrize(
+    ("changes", "forwards"), [({}, 4), ({"gradient_checkpointing": False}, 3), ({"kl_beta": 0.1}, 5)]
+)
 def test_training_takes_a_forward_and_a_backward_pass_and_what_the_profile_adds(
     changes: dict[str, Any], forwards: int
 ) -> None:
@@ -79,13 +79,13 @@ def test_more_and_better_gpus_take_less_time_and_longer_responses_more() -> None
     assert plan(profile, 16, H100).hours < base.hours
     assert plan(profile, 8, GPUS["h200"]).hours < base.hours < plan(profile, 8, GPUS["a100"]).hours
     assert plan(profile, 8, H100, {"math": 12_000}).hours > base.hours
-    assert plan(profile, 8, H100, {"math": 1e9}).stages["tokens"][1] == pytest.approx(160 * 256 * 16_384 / 1e6)
+    assert plan(profile, 8, H100, {"math": 1e9}).stages["tokens"].iloc[1] == pytest.approx(160 * 256 * 16_384 / 1e6)
 
 
 def test_one_gpu_is_not_enough_and_the_plan_says_so() -> None:
     found = plan(load_profile("paper"), 1, H100)
     assert not found.fits and "it does not fit" in found.text()
-    assert found.memory["gigabytes"][0] == pytest.approx(16 * QWEN.parameters / 1e9)
+    assert found.memory["gigabytes"].iloc[0] == pytest.approx(16 * QWEN.parameters / 1e9)
 
 
 def test_a_whole_step_in_one_pass_does_not_fit_on_eight_gpus() -> None:
@@ -103,7 +103,9 @@ def test_a_model_that_is_nowhere_is_named() -> None:
         plan(load_profile("paper", "model=./nothing"), 8, H100)
 
 
-def test_measured_stages_are_listed_beside_their_flops(lineage: Lineage, cw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measured_stages_are_listed_beside_their_flops(
+    lineage: Lineage, cw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CROSSDOMAIN_STORE", str(lineage.store.root))
     found = measured(lineage.profile)
     row = found.set_index("stage").loc["cw-seed0"]

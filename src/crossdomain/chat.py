@@ -49,9 +49,9 @@ def rendered(model: str, question: str) -> str:
 
 
 def answer(response: str) -> str:
-    """What a thinking model says after its thoughts; nothing where they did not end.
+    r"""What a thinking model says after its thoughts; nothing where they did not end.
 
-    >>> answer("Two and two...</think>\\n\\nFour.")
+    >>> answer("Two and two...</think>\n\nFour.")
     'Four.'
     >>> answer("Two and two...")
     ''

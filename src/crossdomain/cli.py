@@ -39,11 +39,21 @@ def _clear_errors() -> Iterator[None]:
     from crossdomain.judge import JudgeError
     from crossdomain.profiles import ProfileError
     from crossdomain.runner import RunError
-    from crossdomain.sandbox import SandboxUnavailable
+    from crossdomain.sandbox import SandboxError
     from crossdomain.store import StoreError
     from crossdomain.verify import VerifyError
 
-    ours = (ProfileError, RunError, StoreError, BookError, ClaimError, VerifyError, DataError, JudgeError, SandboxUnavailable)
+    ours = (
+        ProfileError,
+        RunError,
+        StoreError,
+        BookError,
+        ClaimError,
+        VerifyError,
+        DataError,
+        JudgeError,
+        SandboxError,
+    )
     try:
         yield
     except (*ours, FileNotFoundError) as error:
@@ -112,15 +122,20 @@ def plan(
     """Estimate time, memory, disk and cost of training and evaluating one seed on GPUs. Trains nothing."""
     from crossdomain import plan as planning
     from crossdomain.profiles import ProfileError, load_profile, parse_overrides
+    from crossdomain.throughput import GPUS
 
     with _clear_errors():
-        if gpu not in planning.GPUS:
-            raise ProfileError(f"--gpu {gpu}: expected one of {', '.join(planning.GPUS)}")
+        if gpu not in GPUS:
+            raise ProfileError(f"--gpu {gpu}: expected one of {', '.join(GPUS)}")
         lengths = parse_overrides(tokens)
         if bad := [pair for pair in lengths.items() if not isinstance(pair[1], int | float) or pair[1] <= 0]:
             raise ProfileError(f"--tokens {bad[0][0]}={bad[0][1]}: expected a positive number of tokens")
-        found = planning.plan(load_profile(profile, _pairs(parameters)), gpus, planning.GPUS[gpu], lengths)
+        loaded = load_profile(profile, _pairs(parameters))
+        found = planning.plan(loaded, gpus, GPUS[gpu], lengths)
+        measured = planning.measured(loaded)
     typer.echo(found.text(price))
+    if len(measured):
+        typer.echo(f"\nMeasured on the machine of this store:\n{planning.table(measured)}")
 
 
 @app.command()

@@ -15,7 +15,7 @@ LOGIT_BYTES = 10  # of one logit while the loss is taken: bfloat16, float32, and
 
 @dataclass(frozen=True)
 class Architecture:
-    """The sizes of a decoder with grouped-query attention, a gated MLP, RMS norms, and norms of queries and keys (Qwen3)."""
+    """The sizes of a decoder with grouped-query attention, a gated MLP and RMS norms, of queries and keys too (Qwen3)."""
 
     layers: int
     hidden: int

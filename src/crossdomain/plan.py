@@ -32,6 +32,17 @@ from crossdomain.lineage import RL_SETTINGS, Lineage, Stage
 from crossdomain.models import locate, tiny_tokenizer
 from crossdomain.profiles import Profile, ProfileError
 from crossdomain.staging import ADAM_RESTART, expert_names, learned, refresh_names
+from crossdomain.throughput import (
+    BANDWIDTH_SHARE,
+    DECODING_SHARE,
+    GPU,
+    MEMORY_SHARE,
+    TRAINING_SHARE,
+    Load,
+    generation_seconds,
+    training_flops,
+    training_seconds,
+)
 
 GIGA = 1e9
 HEADINGS = {
@@ -40,24 +51,6 @@ HEADINGS = {
     "reward": "rewards",
     "training": "training",
 }
-
-
-@dataclass(frozen=True)
-class GPU:
-    """Peak dense bfloat16 FLOP/s, bytes/s and bytes of its memory, as its maker states them."""
-
-    flops: float
-    bandwidth: float
-    memory: float
-
-
-GPUS = {
-    "a100": GPU(312e12, 2.04e12, 80e9),
-    "h100": GPU(989e12, 3.35e12, 80e9),
-    "h200": GPU(989e12, 4.8e12, 141e9),
-}
-
-TRAINING_SHARE, DECODING_SHARE, BANDWIDTH_SHARE, MEMORY_SHARE = 0.35, 0.4, 0.6, 0.9  # of the peaks above
 CORES_A_GPU, PROGRAM_SECONDS = 16, 0.3
 JUDGE_SECONDS = 0.125  # a text: 2 s, 16 at a time
 LENGTHS = {  # mean tokens of prompts and responses by domain
@@ -81,21 +74,11 @@ ASSUMED = (
 
 
 @dataclass(frozen=True)
-class Load:
-    """Mean tokens of a domain's prompts and responses, the longest response, and seconds of reward a completion and GPU."""
-
-    prompt: float
-    response: float
-    limit: int
-    reward_seconds: float
-
-
-@dataclass(frozen=True)
 class Plan:
     """Tidy tables: `stages`, a row a stage or kind of evaluation; `memory`, a row a use of a GPU's; and totals.
 
     Attributes:
-        stages: `stage`, `steps`, `tokens` generated (millions), seconds a step of generation, rewards and training, `hours`.
+        stages: `stage`, `steps`, millions of `tokens`, seconds a step of `generation`, `reward` and `training`; `hours`.
         memory: `what` and `gigabytes` on each GPU.
         gpus: how many.
         capacity: gigabytes of each.
@@ -123,9 +106,9 @@ class Plan:
         used = self.memory["gigabytes"].sum()
         gpu_hours = self.hours * self.gpus
         lines = [
-            _table(self.stages.rename(columns=HEADINGS)),
+            table(self.stages.rename(columns=HEADINGS)),
             "",
-            _table(self.memory.rename(columns={"what": "on each GPU", "gigabytes": "GB"})),
+            table(self.memory.rename(columns={"what": "on each GPU", "gigabytes": "GB"})),
             "",
             f"time    {self.hours:.0f} h on {self.gpus} GPUs: {gpu_hours:.0f} GPU-hours a seed",
             f"cost    {gpu_hours * price:,.0f} at {price:g} a GPU-hour"
@@ -184,31 +167,6 @@ def plan(profile: Profile, gpus: int, gpu: GPU, tokens: Mapping[str, float] | No
     rows += [_evaluation(lineage, architecture, gpu, gpus, loads, room, len(stages) + 1)]
     rows += [_curves(lineage, architecture, gpu, gpus, loads, room)]
     return Plan(pd.DataFrame(rows), memory, gpus, gpu.memory / GIGA, _disk(profile, architecture, stages.values()))
-
-
-def generation_seconds(architecture: Architecture, gpu: GPU, responses: float, load: Load, room: float) -> float:
-    """Seconds in which one GPU gives that many responses, with `room` bytes for their cache."""
-    at_once = min(responses, max(1.0, room / (architecture.cache_bytes * (load.prompt + load.response))))
-    steps = load.limit + (responses - at_once) * load.response / at_once
-    weights = steps * BFLOAT16 * architecture.parameters
-    read = responses * architecture.cache_bytes * (load.prompt + load.response / 2) * load.response
-    flops = responses * (
-        load.response * architecture.forward_flops(load.prompt + load.response / 2)
-        + load.prompt * architecture.forward_flops(load.prompt / 2)
-    )
-    return max((weights + read) / (BANDWIDTH_SHARE * gpu.bandwidth), flops / (DECODING_SHARE * gpu.flops))
-
-
-def training_flops(profile: Profile, architecture: Architecture, load: Load) -> float:
-    """FLOPs of a step of training."""
-    length = load.prompt + load.response
-    forwards = 3 + profile.gradient_checkpointing + (profile.kl_beta > 0)  # a backward pass counts twice
-    return profile.batch_size * length * forwards * architecture.forward_flops(length / 2)
-
-
-def training_seconds(profile: Profile, architecture: Architecture, gpu: GPU, gpus: int, load: Load) -> float:
-    """Seconds of a step of training, spread over the GPUs."""
-    return training_flops(profile, architecture, load) / (gpus * TRAINING_SHARE * gpu.flops)
 
 
 def architecture_of(profile: Profile) -> Architecture:
@@ -346,7 +304,7 @@ def _disk(profile: Profile, architecture: Architecture, stages: Iterable[Stage])
     return base + kept * weights, 2 * 3 * weights  # two saves of weights and two moments
 
 
-def _table(frame: pd.DataFrame) -> str:
+def table(frame: pd.DataFrame) -> str:
     """Markdown with short numbers, and nothing where a number is missing."""
     shown = frame.map(lambda value: value if isinstance(value, str) else "" if pd.isna(value) else f"{value:,.1f}")
     return str(shown.to_markdown(index=False, disable_numparse=True, stralign="right"))

@@ -60,6 +60,7 @@ def test_a_judge_marks_what_has_an_answer(monkeypatch: pytest.MonkeyPatch) -> No
         return [0.1 * (i + 1) for i in range(len(cases))]
 
     monkeypatch.setattr("crossdomain.judge.Judge.marks", marks)
+    monkeypatch.setattr("crossdomain.judge.Judge.check", lambda self: None)
     responses = ["</think>One.", "no end of thoughts", "</think>", "</think>Two."]
     assert domain(writing_reward="judge").reward([""] * 4, responses, [TARGET] * 4) == [0.1, 0, 0, 0.2]
     assert asked == [Case("Write about a fox.", "A red fox sleeps.", said) for said in ("One.", "Two.")]
@@ -67,8 +68,8 @@ def test_a_judge_marks_what_has_an_answer(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_training_is_refused_before_it_starts_where_no_judge_answers() -> None:
     with pytest.raises(JudgeError, match=r"no judge at http://127\.0\.0\.1:9/v1"):
-        domain(writing_reward="judge").items("train")
+        domain(writing_reward="judge").reward([], [], [])
 
 
 def test_similarity_needs_no_judge() -> None:
-    domain().check()
+    assert domain().reward([], [], []) == []

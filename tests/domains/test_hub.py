@@ -227,7 +227,9 @@ def test_more_malformed_rows_than_one_in_a_hundred_are_an_error(name: str, folde
 
 def test_files_of_another_data_set_are_refused_with_the_columns_they_have(folder: Path, model: str) -> None:
     hub_standins.write(folder, QA, [{"prompt": "?", "completion": "!"}], file="SuperGPQA-all.jsonl")
-    with pytest.raises(DataError, match=r"1 rows with the columns prompt, completion in .*expected some with question, opt"):
+    with pytest.raises(
+        DataError, match=r"1 rows with the columns prompt, completion in .*expected some with question, opt"
+    ):
         domain("supergpqa", folder, model).items("train")
 
 

@@ -45,7 +45,9 @@ def load_domain(name: str, hub: HubSettings | None = None, model: str = "") -> D
     path = {**BUILT_IN, **HUB}.get(name, name)
     module_name, colon, class_name = path.partition(":")
     if not colon:
-        raise ValueError(f"unknown domain {name!r}: expected one of {', '.join({**BUILT_IN, **HUB})} or 'package.module:Class'")
+        raise ValueError(
+            f"unknown domain {name!r}: expected one of {', '.join({**BUILT_IN, **HUB})} or 'package.module:Class'"
+        )
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:

@@ -3,11 +3,11 @@
 Known of the paper [D]: 5,120 prompts of this data set; 50 for validation. Ours: the test split; the reward, the share of
 tests passed, as the data set's authors reward it; at most 16 tests a problem, as theirs; the limits of a program. Only
 problems whose tests are texts for standard input and output are used: an assertion that runs inside the program's own
-process, as the others have it, can be answered by leaving the process early.
+process, as the others have it, can be answered by leaving it early.
 
 Schema: `data_source`, `prompt` (chat messages), `ability` and `reward_model` with `ground_truth` and `style`, confirmed on
-its card; that the ground truth is JSON with `inputs` and `outputs`, or `functional` or `pytest` instead, confirmed by public
-code that reads it. One JSON file of 4 GB.
+its card; that the ground truth is JSON with `inputs` and `outputs`, or `functional` or `pytest` instead, confirmed by
+public code that reads it. One JSON file of 4 GB.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from crossdomain import chat, provenance
 from crossdomain.domains.base import Item, shuffled
-from crossdomain.domains.hub import DataSet, HubDomain, MalformedRow, Row, Task
+from crossdomain.domains.hub import DataSet, HubDomain, Row, RowError, Task
 from crossdomain.sandbox import Check, Limits, Sandbox, Verdict
 
 TESTS = 16  # of a problem, at most
@@ -62,9 +62,6 @@ class CodeTests(HubDomain):
         chosen = shuffled(short, prompt)[:TESTS]
         return Task(Item(prompt, json.dumps(chosen))) if chosen else None
 
-    def check(self) -> None:
-        self._sandbox  # noqa: B018  # raises where programs cannot be confined
-
     def determinants(self) -> dict[str, Any]:
         sandboxed = provenance.code_fingerprint("crossdomain.sandbox", "crossdomain.sandbox_child")
         return super().determinants() | {"sandbox": sandboxed}
@@ -92,7 +89,7 @@ def _prompt(row: Row) -> str:
         content = messages[0].get("content")
         if messages[0].get("role") == "user" and isinstance(content, str) and content.strip():
             return content.strip()
-    raise MalformedRow("prompt is not one message of a user")
+    raise RowError("prompt is not one message of a user")
 
 
 def _cases(row: Row) -> list[tuple[str, str]] | None:
@@ -104,12 +101,12 @@ def _cases(row: Row) -> list[tuple[str, str]] | None:
     except ValueError:
         tests = None
     if not isinstance(tests, dict):
-        raise MalformedRow("reward_model.ground_truth is no JSON object")
+        raise RowError("reward_model.ground_truth is no JSON object")
     if "inputs" not in tests or "outputs" not in tests:
         return None
     inputs, outputs = tests["inputs"], tests["outputs"]
     if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs) or not inputs:
-        raise MalformedRow("inputs and outputs of its tests are no lists of the same length")
+        raise RowError("inputs and outputs of its tests are no lists of the same length")
     if not all(isinstance(value, str) for value in (*inputs, *outputs)):
         return None  # arguments of a function, not texts
     return list(zip(inputs, outputs, strict=True))

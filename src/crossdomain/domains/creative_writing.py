@@ -44,10 +44,6 @@ class CreativeWriting(HubDomain):
         target = json.dumps({"brief": brief, "reference": text(row, "response")}, ensure_ascii=False)
         return Task(Item(brief, target), (source.name,))
 
-    def check(self) -> None:
-        if self.settings.writing_reward == "judge":
-            self._judge.check()
-
     def determinants(self) -> dict[str, Any]:
         settings = self.settings
         how: dict[str, Any] = {"reward": settings.writing_reward}
@@ -75,7 +71,9 @@ class CreativeWriting(HubDomain):
 
     @cached_property
     def _judge(self) -> Judge:
-        return Judge(self.settings.judge_url, self.settings.judge_model)
+        judge = Judge(self.settings.judge_url, self.settings.judge_model)
+        judge.check()
+        return judge
 
 
 def similarity(response: str, reference: str) -> float:

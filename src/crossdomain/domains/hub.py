@@ -36,7 +36,7 @@ class DataError(RuntimeError):
     """A data set cannot be used; the message names it, says what is wrong and what to do."""
 
 
-class MalformedRow(ValueError):
+class RowError(ValueError):
     """A row is not of the data set's schema; the message says why."""
 
 
@@ -96,11 +96,8 @@ class HubDomain(Domain):
         """The task of a row; None if it is of the schema but cannot be used.
 
         Raises:
-            MalformedRow: it is not of the data set's schema.
+            RowError: it is not of the data set's schema.
         """
-
-    def check(self) -> None:
-        """Make sure that rewards can be given, before training: called once, when its prompts are asked for."""
 
     def determinants(self) -> dict[str, Any]:
         """What besides its own code determines training and evaluation: items, longest response, what counts of one."""
@@ -112,14 +109,7 @@ class HubDomain(Domain):
         return {"items": digest.hexdigest()[:16], "completion_tokens": self.max_new_tokens, "answers": answers}
 
     def items(self, split: str) -> list[Item]:
-        if split == "train":
-            self._ready  # noqa: B018  # before anything long
         return self._splits[split]
-
-    @cached_property
-    def _ready(self) -> bool:
-        self.check()
-        return True
 
     @cached_property
     def _splits(self) -> dict[str, list[Item]]:
@@ -148,7 +138,7 @@ class HubDomain(Domain):
                 lost = ", ".join(f"{count} {why}" for why, count in left_out.items()) or "none"
                 raise DataError(
                     f"{name}: {len(found[split])} of the {size} prompts of the split {split!r}; {len(tasks)} rows can be "
-                    f"used, left out were {lost}. Set hub.train_prompts or hub.held_out_prompts lower, or give all its files"
+                    f"used, left out were {lost}. Set hub.train_prompts or hub.held_out_prompts lower, or give all files"
                 )
         if left_out:
             logger.info("%s: left out %s", name, ", ".join(f"{count} {why}" for why, count in left_out.items()))
@@ -172,7 +162,7 @@ class HubDomain(Domain):
         for number, row in enumerate(rows):
             try:
                 task = self.read(row, source)
-            except MalformedRow as fault:
+            except RowError as fault:
                 faults.append(f"row {number}: {fault}")
                 continue
             if task is None:
@@ -181,9 +171,9 @@ class HubDomain(Domain):
                 tasks.append(task)
         if len(faults) > MALFORMED_ALLOWED * len(rows):
             raise DataError(
-                f"{source.name}: {len(faults)} of {len(rows)} rows are not of its schema, the first is {faults[0]}; at most "
-                f"{MALFORMED_ALLOWED:.0%} are skipped. Of {', '.join(source.columns)} it has {', '.join(rows.column_names)}; "
-                f"give its own files"
+                f"{source.name}: {len(faults)} of {len(rows)} rows are not of its schema, the first is {faults[0]}; at "
+                f"most {MALFORMED_ALLOWED:.0%} are skipped. Of {', '.join(source.columns)} it has "
+                f"{', '.join(rows.column_names)}; give its own files"
             )
         if faults:
             logger.warning("%s: skipped %d of %d rows, %s", source.name, len(faults), len(rows), "; ".join(faults[:3]))
@@ -220,8 +210,8 @@ def load(source: DataSet, folder: str | None) -> Any:
     columns = [column for column in source.columns if column in rows.column_names]
     if len(rows) == 0 or not columns:
         raise DataError(
-            f"{source.name}: {len(rows)} rows with the columns {', '.join(rows.column_names)} in {where}, expected some with "
-            f"{', '.join(source.columns)}; give its own files"
+            f"{source.name}: {len(rows)} rows with the columns {', '.join(rows.column_names)} in {where}, expected some "
+            f"with {', '.join(source.columns)}; give its own files"
         )
     return rows.select_columns(columns)
 
@@ -229,7 +219,7 @@ def load(source: DataSet, folder: str | None) -> Any:
 def in_proportion(tasks: Sequence[Task], name: str) -> list[Task]:
     """The tasks in a fixed shuffled order of which every stretch holds each stratum in proportion, to within a task or two.
 
-    Each stratum is shuffled and spread evenly over the whole, from an offset of its own; with one stratum this is a shuffle.
+    Each stratum is shuffled and spread evenly over the whole, from an offset of its own; one stratum is just shuffled.
 
     Args:
         tasks: in any order that is always the same.
@@ -251,9 +241,9 @@ def text(row: Row, *columns: str) -> str:
     """The first of some columns of a row that holds a text.
 
     Raises:
-        MalformedRow: none does.
+        RowError: none does.
     """
     for column in columns:
         if isinstance(value := row.get(column), str) and value.strip():
             return value.strip()
-    raise MalformedRow(f"no text in {' or '.join(columns)}")
+    raise RowError(f"no text in {' or '.join(columns)}")

@@ -15,7 +15,7 @@ from math_verify import parse, verify
 
 from crossdomain import chat, provenance
 from crossdomain.domains.base import Item
-from crossdomain.domains.hub import DataSet, HubDomain, MalformedRow, Row, Task, text
+from crossdomain.domains.hub import DataSet, HubDomain, Row, RowError, Task, text
 
 INSTRUCTION = "Reason step by step, and give the final answer within \\boxed{}."
 
@@ -34,7 +34,7 @@ class OpenR1Math(HubDomain):
         if source in self.sources:
             confirmed = row.get("correctness_math_verify")
             if confirmed is None and row.get("question_type") is None:
-                raise MalformedRow("neither question_type nor correctness_math_verify")
+                raise RowError("neither question_type nor correctness_math_verify")
             if row.get("question_type") != "math-word-problem" or not any(confirmed or ()):
                 return None
         answer = row.get("answer")

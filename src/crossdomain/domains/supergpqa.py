@@ -15,9 +15,11 @@ from string import ascii_uppercase
 
 from crossdomain import chat
 from crossdomain.domains.base import Item
-from crossdomain.domains.hub import DataSet, HubDomain, MalformedRow, Row, Task, text
+from crossdomain.domains.hub import DataSet, HubDomain, Row, RowError, Task, text
 
-INSTRUCTION = "One of these options is right. Think about it, then end with a line of the form `Answer: X`, X its letter."
+INSTRUCTION = (
+    "One of these options is right. Think about it, then end with a line of the form `Answer: X`, X its letter."
+)
 GIVEN = re.compile(r"answer\s*(?:is)?\s*:?[\s*`$(]*(?:\\boxed\{)?\s*([A-J])(?![a-z0-9])", re.IGNORECASE | re.ASCII)
 
 
@@ -36,12 +38,14 @@ class SuperGPQA(HubDomain):
     def read(self, row: Row, source: DataSet) -> Task | None:
         options = row.get("options")
         if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
-            raise MalformedRow("options is no list of texts")
+            raise RowError("options is no list of texts")
         letters = ascii_uppercase[: len(options)]
         letter = text(row, "answer_letter", "answer")
         if not 2 <= len(options) <= 10 or len(letter) != 1 or letter not in letters:
-            raise MalformedRow(f"{len(options)} options and the answer {letter[:20]!r}")
-        stratum = (text(row, "subfield"), text(row, "difficulty")) if source in self.sources else (text(row, "category"),)
+            raise RowError(f"{len(options)} options and the answer {letter[:20]!r}")
+        stratum = (
+            (text(row, "subfield"), text(row, "difficulty")) if source in self.sources else (text(row, "category"),)
+        )
         listed = "\n".join(f"{name}) {option}" for name, option in zip(letters, options, strict=True))
         return Task(Item(f"{text(row, 'question')}\n\n{listed}\n\n{INSTRUCTION}", letter), stratum)
 
