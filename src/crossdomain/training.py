@@ -117,6 +117,7 @@ def grpo_config(
     profile: Profile, domain: Domain, steps: int, learning_rate: float, seed: int, work: Path
 ) -> GRPOConfig:
     """TRL's configuration of one stage."""
+    passes = profile.batch_size // (profile.microbatch or profile.batch_size)
     return GRPOConfig(
         **common_arguments(profile, steps, seed, work),
         learning_rate=learning_rate,
@@ -125,9 +126,11 @@ def grpo_config(
         weight_decay=0.0,
         adam_beta2=profile.adam_beta2,
         max_grad_norm=profile.max_grad_norm,
-        per_device_train_batch_size=profile.batch_size,
+        per_device_train_batch_size=profile.batch_size // passes,
+        gradient_accumulation_steps=passes,
         num_generations=profile.generations,
-        steps_per_generation=1,  # more would make a run resumed inside a window differ from an uninterrupted one
+        # One step's completions: more would make a run resumed inside a window differ from an uninterrupted one.
+        steps_per_generation=passes,
         max_completion_length=domain.max_new_tokens,
         temperature=profile.temperature,
         epsilon=profile.clip_epsilon,
@@ -145,7 +148,7 @@ def common_arguments(profile: Profile, steps: int, seed: int, work: Path) -> dic
         "seed": seed,
         "use_cpu": not cuda,
         "bf16": profile.precision == "bf16-autocast",
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": profile.gradient_checkpointing,
         "dataloader_pin_memory": False,
         "logging_steps": 1,
         "save_strategy": "steps",
