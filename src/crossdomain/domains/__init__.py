@@ -1,6 +1,4 @@
-"""The domains: four for a tiny model, five for a small language model, four data sets for a large one, and how
-a reader's own is found.
-"""
+"""The domains: for a tiny model, for a small language model, of public data sets, and how a reader's own is found."""
 
 from __future__ import annotations
 
