@@ -116,6 +116,8 @@ def test_no_overrides() -> None:
         pytest.param("base_batch.poetry=1", ["base_batch", "'poetry'", "code, math, qa, cw"], id="unknown domain"),
         pytest.param("label_noise.poetry=0.5", ["label_noise", "'poetry'", "code, math"], id="unknown noisy domain"),
         pytest.param("batch_size.math=8", ["batch_size.math", "batch_size=8"], id="mapping expected by mistake"),
+        pytest.param("hub.train_prompts=8", ["hub.train_prompts", "hub is null in this profile"], id="no hub"),
+        pytest.param("model=tiny hub=8", ["hub", "8", "dictionary"], id="hub is no mapping"),
         pytest.param("batch_size=lots", ["batch_size", "'lots'", "integer"], id="wrong type"),
         pytest.param("batch_size=2.5", ["batch_size", "2.5", "integer"], id="fraction"),
         pytest.param("steps=5", ["steps", "5", "dictionary"], id="one value for all domains"),
@@ -139,6 +141,11 @@ def test_no_overrides() -> None:
             ["steps", "'poem'", "steps.poem"],
             id="no steps given",
         ),
+        pytest.param(
+            "domains.math=openr1_math", ["'openr1_math'", "settings of hub", "paper.yaml"], id="data without hub"
+        ),
+        pytest.param("prompt_template=chat", ["model", "pretrained"], id="chat template of the tiny model"),
+        pytest.param("microbatch=5", ["batch_size", "microbatch=5", "multiple of 5"], id="passes not divisible"),
         pytest.param("domains.math=maths", ["domains", "'maths'", "arithmetic, programs"], id="unknown built-in"),
         pytest.param("domains.Math=arithmetic", ["domains", "Math", "lower-case"], id="name that cannot be read"),
         pytest.param(

@@ -331,6 +331,10 @@ def _override(values: dict[str, Any], key: str, value: Any) -> None:
         raise ProfileError(f"no profile setting {key!r} (value {value!r}); {_hint(head)}")
     if dot and isinstance(values.get(head), dict):
         values[head] = {**values[head], entry: value}
+    elif dot and values.get(head) is None:
+        raise ProfileError(
+            f"override {key!r}: {head} is null in this profile; give it whole, or choose another profile"
+        )
     elif dot:
         raise ProfileError(f"override {key!r}: {head} is a single value, not one per domain; use {head}={value}")
     else:
