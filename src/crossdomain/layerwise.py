@@ -1,14 +1,14 @@
 """A decoder run one piece at a time (embedding, blocks, head), with parameters that are read when their piece is due.
 
 So a model is never whole in memory: what is resident is one piece's parameters, and the hidden states between pieces. The
-blocks are those of the model's own class, called with the arguments that it hands to them; what makes these arguments (masks,
-positions) depends on no parameter.
+blocks are those of the model's own class, called with the arguments that it hands to them (masks, positions), which depend
+on no parameter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
-from crossdomain.anatomy import place
 from crossdomain.weights import Weights
 
 FAMILIES = "Qwen3, Llama (with SmolLM2), Gemma 3 (text) and GPT-2"
@@ -110,10 +109,8 @@ class Decoder:
     def _enter(self, params: Tensors, batch: Batch) -> tuple[Tensor, list[tuple[Any, Any]]]:
         """Hidden states before the first block, and the blocks' other arguments."""
         with _recorded(self._blocks) as calls:
-            try:
+            with suppress(_LastBlockReached):
                 functional_call(self._model, dict(params), kwargs={"input_ids": batch["ids"], "use_cache": False})
-            except _LastBlockReached:
-                pass
         return calls[0][0][0], [(positional[1:], keywords) for positional, keywords in calls]
 
     def _block(self, block: nn.Module, known: Mapping[int, str]) -> Piece:

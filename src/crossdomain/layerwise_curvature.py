@@ -4,8 +4,8 @@ Going forward, only the hidden states between pieces are kept (activation checkp
 again from what went into it, and its part of the product is handed out at once. Weights and directions are read from
 `weights.Vector`s, so that neither they nor the product are ever whole in memory.
 
-A product is carried by tangents and their adjoints. With ḣ the change of hidden states along v, λ = ∂L/∂h and λ̇ the change of
-λ along v, a piece y = f(w, h) gives
+A product is carried by tangents and their adjoints. With ḣ the change of hidden states along v, λ = ∂L/∂h and λ̇ the change
+of λ along v, a piece y = f(w, h) gives
 
     (Hv)_w = ∂q/∂w,  λ̇_h = ∂q/∂h,  q = ⟨∂⟨λ, y⟩/∂w, v_w⟩ + ⟨∂⟨λ, y⟩/∂h, ḣ⟩ + ⟨λ̇_y, y⟩,
 
@@ -33,7 +33,7 @@ Part = tuple[str, Tensor]
 
 
 def own_divergence(logits: Tensor, batch: Batch) -> Tensor:
-    """KL of each response from the policy that the logits are of, (rows,): 0, with gradient 0 and the Fisher's curvature."""
+    """KL of each response from the very policy that the logits are of, (rows,): 0, its gradient too, its Hessian Fisher."""
     return divergence(logits.detach(), logits, batch)
 
 
@@ -132,31 +132,32 @@ class LayerwiseCurvature:
         if largest := max(len(batch["ids"]) for batch in self.batches) - 1:
             raise ValueError(f"a microbatch has {largest + 1} rows: expected one, since each row's gradient is squared")
         pieces, tied = self.decoder.pieces, self.decoder.tied
-        tail = self._read(self.params, pieces[-1])
+        head = self._read(self.params, pieces[-1])
         for group in self._groups(1):
             inputs = self._inputs(group, None)
-            adjoints = [torch.ones(()) for _ in group]
-            for k in reversed(range(len(pieces))):
-                weights = tail if k == len(pieces) - 1 else self._read(self.params, pieces[k])
-                own = {name: w for name, w in weights.items() if k == 0 or name not in tied}
-                totals = {name: torch.zeros_like(w) for name, w in own.items()}
+            adjoints = [torch.empty(0) for _ in group]
+            for k, piece in reversed(list(enumerate(pieces))):
+                weights = head if k == len(pieces) - 1 else self._read(self.params, piece)
+                own = {name: weight for name, weight in weights.items() if k == 0 or name not in tied}
+                totals = {name: torch.zeros_like(weight) for name, weight in own.items()}
                 for i, batch in enumerate(group):
-
-                    def scalar(found: Tensors, hidden: Tensor, i: int = i, batch: Batch = batch, k: int = k) -> Tensor:
-                        if k == len(pieces) - 1:
-                            return self.losses(pieces[k].run({**tail, **found}, hidden, batch), batch).sum()
-                        value = (pieces[k].run(found, hidden, batch) * adjoints[i]).sum()
-                        if k == 0 and tied:  # a tied embedding's gradient is whole before it is squared
-                            head = {**tail, **{name: found[name] for name in tied}}
-                            value = value + self.losses(pieces[-1].run(head, inputs[-1][i][0], batch), batch).sum()
-                        return value
-
                     leaves, hidden = _leaves(own), inputs[k][i][0].detach().requires_grad_()
-                    *gradients, adjoints[i] = _derivatives(scalar(leaves, hidden), [*leaves.values(), hidden])
+                    if k == len(pieces) - 1:
+                        scalar = self._loss({**head, **leaves}, hidden, batch)
+                    else:
+                        scalar = (piece.run(leaves, hidden, batch) * adjoints[i]).sum()
+                    if k == 0 and tied:  # a tied embedding's gradient must be whole before it is squared
+                        tail = {**head, **{name: leaves[name] for name in tied}}
+                        scalar = scalar + self._loss(tail, inputs[-1][i][0], batch)
+                    *gradients, adjoints[i] = _derivatives(scalar, [*leaves.values(), hidden])
                     for total, gradient in zip(totals.values(), gradients, strict=True):
                         total.addcmul_(gradient, gradient, value=1 / self.rows)
                 yield from totals.items()
                 self.piece_done()
+
+    def steps(self, copies: int) -> int:
+        """Pieces that a product (`copies` = 2) or the diagonal (1) takes in all, for progress; a forward pass takes each once."""
+        return sum(2 * len(self.decoder.pieces) - 1 for _ in self._groups(copies))
 
     # --- Forward ---
 
@@ -235,13 +236,16 @@ class LayerwiseCurvature:
         self, weights: Tensors, tangents: Tensors, hidden: Tensor, tangent: Tensor, batch: Batch
     ) -> tuple[list[Tensor], Tensor | None, Tensor]:
         """The head with the losses, for `hvp`."""
-        logits = _of_batch(self.decoder.pieces[-1], batch)
 
         def run(found: Tensors, state: Tensor) -> Tensor:
-            return self.losses(logits(found, state), batch).sum() / self.rows
+            return self._loss(found, state, batch) / self.rows
 
         one = torch.ones((), dtype=self.decoder.dtype)
         return _pulled(run, weights, tangents, hidden, tangent, one, 0 * one)
+
+    def _loss(self, head: Tensors, hidden: Tensor, batch: Batch) -> Tensor:
+        """The sum of the losses of a microbatch, from the states before the head."""
+        return self.losses(self.decoder.pieces[-1].run(head, hidden, batch), batch).sum()
 
     def _curved(
         self, weights: Tensors, tangents: Tensors, hidden: Tensor, tangent: Tensor, batch: Batch
