@@ -1,7 +1,7 @@
 """Training-free rollback (C10) of checkpoints on disk: coordinates are scored, chosen and taken back a tensor at a time.
 
-The coordinates with the highest ½F_ii δ_i² (Proposition 4, see `rollback`) get their value in `before` back; all others keep
-that in `after`. Nothing of the model's size is held in memory: scores are computed where they are read, and the score from
+The coordinates with the highest ½F_ii δ_i² (Proposition 4, see `rollback`) get their value in `before` back; all others
+keep that in `after`. Nothing of the model's size is held in memory: scores are computed where they are read, and the score from
 which coordinates are taken is found by counting.
 """
 
@@ -75,7 +75,7 @@ class Scores:
 
 
 def threshold(scores: Scores, count: int) -> float:
-    """The score of the last of the `count` coordinates with the highest scores; the smallest positive one if there are fewer.
+    """The lowest score among the `count` highest ones; the lowest positive one if fewer are positive.
 
     Found by counting bit patterns, which order positive floating-point numbers: the upper halves of all, then the lower
     halves of those that share the upper half in question.
@@ -148,15 +148,6 @@ class RolledBack:
         """How many coordinates are taken back."""
         parts = ((name, *rows) for name in self.names for rows in chunks(self, name))
         return sum(int(self.taken(*part).sum()) for part in parts)
-
-    def total(self) -> float:
-        """The sum of their scores."""
-        found = 0.0
-        for name in self.names:
-            for start, stop in chunks(self, name):
-                scores = self.scores.rows(name, start, stop)
-                found += float(scores[(scores > 0) & (scores >= self.limit)].double().sum())
-        return found
 
 
 class Difference:

@@ -86,13 +86,13 @@ class Decoder:
 
         Raises:
             TypeError: as the class.
-            ValueError: the checkpoint's tensors do not have the model's names.
+            ValueError: the checkpoint does not hold the model's parameters and nothing else.
         """
         decoder = cls(AutoConfig.from_pretrained(directory, local_files_only=True))
-        if missing := sorted({*decoder.names} - {*Weights(directory).names}):
+        if odd := sorted({*decoder.names} ^ {*Weights(directory).names}):
             raise ValueError(
-                f"{directory} has no tensor {missing[0]!r} ({len(missing)} of {len(decoder.names)} are missing under the "
-                "model's names): load it with transformers and save it anew with save_pretrained"
+                f"{directory}: {len(odd)} tensors are only in the checkpoint or only in the model, {odd[0]!r} for one: load "
+                "it with transformers and save it anew with save_pretrained"
             )
         return decoder
 
@@ -108,9 +108,8 @@ class Decoder:
 
     def _enter(self, params: Tensors, batch: Batch) -> tuple[Tensor, list[tuple[Any, Any]]]:
         """Hidden states before the first block, and the blocks' other arguments."""
-        with _recorded(self._blocks) as calls:
-            with suppress(_LastBlockReached):
-                functional_call(self._model, dict(params), kwargs={"input_ids": batch["ids"], "use_cache": False})
+        with _recorded(self._blocks) as calls, suppress(_LastBlockReached):
+            functional_call(self._model, dict(params), kwargs={"input_ids": batch["ids"], "use_cache": False})
         return calls[0][0][0], [(positional[1:], keywords) for positional, keywords in calls]
 
     def _block(self, block: nn.Module, known: Mapping[int, str]) -> Piece:

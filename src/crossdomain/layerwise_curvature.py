@@ -10,20 +10,21 @@ of λ along v, a piece y = f(w, h) gives
     (Hv)_w = ∂q/∂w,  λ̇_h = ∂q/∂h,  q = ⟨∂⟨λ, y⟩/∂w, v_w⟩ + ⟨∂⟨λ, y⟩/∂h, ḣ⟩ + ⟨λ̇_y, y⟩,
 
 which is the chain rule for the gradient's derivative along v (Pearlmutter, 1994); no graph reaches past a piece. The
-Gauss–Newton product is the same with λ = 0 and λ̇ = H_out ẏ at the logits (Schraudolph, 2002): of `own_divergence` it is the
+Gauss–Newton product is the same with λ = 0 and λ̇ = H_out ẏ at the logits (Schraudolph, 2002): of `response_losses.own_divergence` it is the
 Fisher matrix's, and equal to the Hessian's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import jvp
 
 from crossdomain.layerwise import Batch, Decoder, Piece, Tensors
+from crossdomain.response_losses import divergence
 from crossdomain.weights import Vector
 
 STATES = 2**30  # bytes of hidden states kept at a time; rows beyond it take another pass over the weights
@@ -32,21 +33,12 @@ Losses = Callable[[Tensor, Batch], Tensor]
 Part = tuple[str, Tensor]
 
 
-def own_divergence(logits: Tensor, batch: Batch) -> Tensor:
-    """KL of each response from the very policy that the logits are of, (rows,): 0, its gradient too, its Hessian Fisher."""
-    return divergence(logits.detach(), logits, batch)
+class Pulled(NamedTuple):
+    """A piece's part of a product by parameter, and λ (None for 0) and λ̇ before the piece."""
 
-
-def divergence(expected: Tensor, logits: Tensor, batch: Batch) -> Tensor:
-    """KL(expected ‖ logits) of each response: the sum over its tokens, each over the whole vocabulary, (rows,)."""
-    first, second = expected.log_softmax(-1), logits.log_softmax(-1)
-    return (first.exp() * (first - second)).sum(-1).masked_fill(~batch["mask"], 0).sum(1)
-
-
-def negative_log_likelihood(logits: Tensor, batch: Batch) -> Tensor:
-    """−log π(y|x) of each response, (rows,): its gradients are minus the scores that make the Fisher matrix."""
-    tokens = logits.log_softmax(-1).gather(2, batch["targets"][..., None]).squeeze(2)
-    return -tokens.masked_fill(~batch["mask"], 0).sum(1)
+    parts: list[Tensor]
+    adjoint: Tensor | None
+    change: Tensor
 
 
 class LayerwiseCurvature:
@@ -156,7 +148,7 @@ class LayerwiseCurvature:
                 self.piece_done()
 
     def steps(self, copies: int) -> int:
-        """Pieces that a product (`copies` = 2) or the diagonal (1) takes in all, for progress; a forward pass takes each once."""
+        """Pieces that a product (`copies` = 2) or the diagonal (1) runs through; a forward pass runs once through each."""
         return sum(2 * len(self.decoder.pieces) - 1 for _ in self._groups(copies))
 
     # --- Forward ---
@@ -208,33 +200,29 @@ class LayerwiseCurvature:
 
     # --- Backward ---
 
-    def _product(
-        self, direction: Vector, head: Callable[..., tuple[list[Tensor], Tensor | None, Tensor]]
-    ) -> Iterator[Part]:
+    def _product(self, direction: Vector, head: Callable[..., Pulled]) -> Iterator[Part]:
         pieces = self.decoder.pieces
         for group in self._groups(2):
             inputs = self._inputs(group, direction)
-            adjoints: list[tuple[Tensor | None, Tensor]] = []
+            behind: list[tuple[Tensor | None, Tensor]] = []  # λ and λ̇ behind the piece, by microbatch
             for k, piece in reversed(list(enumerate(pieces))):
                 weights, tangents = self._read(self.params, piece), self._read(direction, piece)
                 totals = [torch.zeros_like(weight) for weight in weights.values()]
-                for i, (batch, (hidden, tangent)) in enumerate(zip(group, inputs[k], strict=True)):
+                before = []
+                for i, (batch, state) in enumerate(zip(group, inputs[k], strict=True)):
                     if k == len(pieces) - 1:
-                        parts, *adjoint = head(weights, tangents, hidden, tangent, batch)
-                        adjoints.append((adjoint[0], adjoint[1]))
+                        found = head(weights, tangents, *state, batch)
                     else:
-                        run = _of_batch(piece, batch)
-                        parts, *adjoint = _pulled(run, weights, tangents, hidden, tangent, *adjoints[i])
-                        adjoints[i] = (adjoint[0], adjoint[1])
-                    for total, part in zip(totals, parts, strict=True):
+                        found = _pulled(_of_batch(piece, batch), weights, tangents, *state, *behind[i])
+                    for total, part in zip(totals, found.parts, strict=True):
                         total += part
+                    before.append((found.adjoint, found.change))
+                behind = before
                 inputs.pop()
                 yield from zip(piece.names, totals, strict=True)
                 self.piece_done()
 
-    def _slope(
-        self, weights: Tensors, tangents: Tensors, hidden: Tensor, tangent: Tensor, batch: Batch
-    ) -> tuple[list[Tensor], Tensor | None, Tensor]:
+    def _slope(self, weights: Tensors, tangents: Tensors, hidden: Tensor, tangent: Tensor, batch: Batch) -> Pulled:
         """The head with the losses, for `hvp`."""
 
         def run(found: Tensors, state: Tensor) -> Tensor:
@@ -247,9 +235,7 @@ class LayerwiseCurvature:
         """The sum of the losses of a microbatch, from the states before the head."""
         return self.losses(self.decoder.pieces[-1].run(head, hidden, batch), batch).sum()
 
-    def _curved(
-        self, weights: Tensors, tangents: Tensors, hidden: Tensor, tangent: Tensor, batch: Batch
-    ) -> tuple[list[Tensor], Tensor | None, Tensor]:
+    def _curved(self, weights: Tensors, tangents: Tensors, hidden: Tensor, tangent: Tensor, batch: Batch) -> Pulled:
         """The head with the losses' curvature in the logits, for `ggn_vp`."""
         head = self.decoder.pieces[-1]
         logits, change = _pushed(head, (weights, tangents), hidden, tangent, batch)
@@ -304,7 +290,7 @@ def _pulled(
     tangent: Tensor,
     adjoint: Tensor | None,
     change: Tensor,
-) -> tuple[list[Tensor], Tensor | None, Tensor]:
+) -> Pulled:
     """A piece's part of a product, and λ and λ̇ before it, from those behind it; no λ stands for 0."""
     leaves, state = _leaves(weights), hidden.detach().requires_grad_()
     inputs = [*leaves.values(), state]
@@ -317,7 +303,7 @@ def _pulled(
         along = [*tangents.values(), tangent]
         slope = slope + torch.stack([(g * t).sum() for g, t in zip(first, along, strict=True)]).sum()
     *parts, after = _derivatives(slope, inputs)
-    return parts, before, after
+    return Pulled(parts, before, after)
 
 
 def _of_batch(piece: Piece, batch: Batch) -> Callable[[Tensors, Tensor], Tensor]:

@@ -72,7 +72,7 @@ def read(path: Path, tokenizer: PreTrainedTokenizerBase, limit: int, longest: in
     """
     if not path.is_file():
         raise FileNotFoundError(f"--prompts {path}: no such file; expected JSON Lines with a 'prompt' a line")
-    texts = []
+    texts: list[str] = []
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         if line.strip() and len(texts) < limit:
             where = f"{path}, line {number}"
