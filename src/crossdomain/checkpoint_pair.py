@@ -26,6 +26,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from crossdomain import (
     checkpoint_rollback,
+    directions,
     edits,
     generation,
     layerwise,
@@ -38,6 +39,7 @@ from crossdomain import (
     weights,
 )
 from crossdomain.checkpoint_rollback import RolledBack, Scores
+from crossdomain.diagnosis_needs import Needs, needs, rows_at_once
 from crossdomain.layerwise import Decoder
 from crossdomain.layerwise_curvature import LayerwiseCurvature
 from crossdomain.progress import Progress
@@ -47,14 +49,17 @@ from crossdomain.store import MANIFEST, Artifact, Store, sha256
 from crossdomain.weights import Delta, Weights
 
 FISHER, MAGNITUDE, RANDOM = "F·δ²", "magnitude", "random"
-LOGITS = 2**25  # of a microbatch
-ROWS = 8  # of a microbatch at most
-
-# Memory, measured with SmolLM2 and rounded up: what is held besides the model's parts, and copies of these.
-OVERHEAD = 2**30  # bytes of Python and its libraries
-PIECES, COPIES = 6, 8  # of the largest piece's parameters, of a microbatch's logits
-
-CODE = (layerwise, layerwise_curvature, response_losses, checkpoint_rollback, prompt_files, generation, routes, edits)
+CODE = (
+    layerwise,
+    layerwise_curvature,
+    response_losses,
+    checkpoint_rollback,
+    prompt_files,
+    generation,
+    routes,
+    edits,
+    directions,
+)
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -133,24 +138,11 @@ class CheckpointPair:
 
     # --- What it takes ---
 
-    def needs(self) -> dict[str, float]:
-        """Memory and disk that the diagnosis takes at most, in GiB, known before it starts."""
-        sizes = {n: math.prod(self.delta.shape(n)) for n in self.delta.names}
-        stored = sum(size * self.weights["before"].dtype(name).itemsize for name, size in sizes.items())
-        largest = max(sum(sizes[name] for name in piece.names) for piece in self.decoder.pieces)
-        head = sum(sizes[name] for name in self.decoder.pieces[-1].names)
-        logits = 4 * self.rows * self.max_new_tokens * self.config.get_text_config().vocab_size
-        derivative = PIECES * 4 * largest + 2 * 4 * head + COPIES * logits + layerwise_curvature.STATES
-        return {
-            "memory": (OVERHEAD + max(stored, derivative)) / 2**30,
-            "disk": 4 * sum(sizes.values()) / 2**30,
-        }
-
-    @property
-    def rows(self) -> int:
-        """Answers in a microbatch of derivatives."""
-        vocabulary = int(self.config.get_text_config().vocab_size)
-        return max(1, min(ROWS, LOGITS // (self.max_new_tokens * vocabulary)))
+    def needs(self) -> Needs:
+        """What the diagnosis takes at most."""
+        held = self.weights["before"]
+        stored = sum(math.prod(held.shape(name)) * held.dtype(name).itemsize for name in held.names)
+        return needs(self.decoder, self.config, stored, self.max_new_tokens)
 
     # --- Answers and Fisher matrix ---
 
@@ -206,7 +198,7 @@ class CheckpointPair:
             diagonal: the diagonal will be.
         """
         losses = negative_log_likelihood if diagonal else own_divergence
-        batches = answers.microbatches(1 if diagonal else self.rows)
+        batches = answers.microbatches(1 if diagonal else rows_at_once(self.config, self.max_new_tokens))
         found = LayerwiseCurvature(self.decoder, self.weights[role], batches, losses)
         total = passes * len(self.decoder.pieces) + products * found.steps(2) + diagonal * found.steps(1)
         with Progress(label, total) as progress:
@@ -227,7 +219,7 @@ class CheckpointPair:
                 table.to_csv(output / f"{name}.csv", index=False)
 
         both = {role: self._identity(role) for role in self.paths}
-        artifact = self._artifact(what, {**inputs, "checkpoints": both}, make)
+        artifact = self._artifact(what, {**inputs, "checkpoints": both}, make, compute.__module__)
         return {path.stem: pd.read_csv(path) for path in sorted(artifact.path.glob("*.csv"))}
 
     def asked(self, role: str, name: str) -> dict[str, Any]:
@@ -246,13 +238,15 @@ class CheckpointPair:
     def _identity(self, role: str) -> dict[str, str]:
         return _checksums(self.paths[role])
 
-    def _artifact(self, what: str, inputs: Mapping[str, Any], make: Callable[[Path, Path], None]) -> Artifact:
+    def _artifact(
+        self, what: str, inputs: Mapping[str, Any], make: Callable[[Path, Path], None], *code: str
+    ) -> Artifact:
         settings = {
             "kind": "diagnosis",
             "what": what,
             "inputs": dict(inputs),
             "versions": provenance.versions(("torch", "transformers", "tokenizers", "numpy")),
-            "code": provenance.code_fingerprint(*CODE, __name__),
+            "code": provenance.code_fingerprint(*CODE, __name__, *code),
         }
         return self.store.get(f"{what}-{self.paths['after'].name}", settings, make)
 

@@ -1,13 +1,14 @@
 """Training-free rollback (C10) of checkpoints on disk: coordinates are scored, chosen and taken back a tensor at a time.
 
 The coordinates with the highest ½F_ii δ_i² (Proposition 4, see `rollback`) get their value in `before` back; all others
-keep that in `after`. Nothing of the model's size is held in memory: scores are computed where they are read, and the score from
-which coordinates are taken is found by counting.
+keep that in `after`. Nothing of the model's size is held in memory: scores are computed where they are read, and the
+score from which coordinates are taken is found by counting.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import zlib
 from collections.abc import Callable
@@ -20,8 +21,10 @@ from torch import Tensor
 from crossdomain.anatomy import place
 from crossdomain.progress import Progress
 from crossdomain.rollback import fisher_scores
+from crossdomain.store import MANIFEST
 from crossdomain.weights import DTYPES, Delta, Vector, chunks
 
+PICKLED = (".bin", ".pt", ".pth")  # weights that would still be those of after
 HALF = 1 << 16  # values of half of a float32's bits
 Score = Callable[
     [str, int, int, Tensor], Tensor
@@ -170,6 +173,21 @@ class Difference:
         return self.first.rows(name, start, stop).float() - self.second.rows(name, start, stop).float()
 
 
+def parse_percent(text: str) -> float:
+    """A share of the parameters, such as `5%` or `0.5%`, in percent.
+
+    Raises:
+        ValueError: it is none, or not above 0 and up to 100.
+    """
+    try:
+        percent = float(text.strip().removesuffix("%"))
+    except ValueError:
+        percent = math.nan
+    if not 0 < percent <= 100:
+        raise ValueError(f"--keep {text}: expected percent of the parameters, above 0 and up to 100, such as 5%")
+    return percent
+
+
 def write(after: Path, repaired: RolledBack, output: Path) -> int:
     """Save the rolled-back checkpoint as a copy of `after` in which the taken coordinates are overwritten in place.
 
@@ -191,7 +209,10 @@ def write(after: Path, repaired: RolledBack, output: Path) -> int:
         raise FileExistsError(f"--out {output} exists already; choose another directory or remove it")
     draft = output.with_name(f".{output.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(after, draft, ignore=shutil.ignore_patterns("*.bin", "*.pt", "*.pth", "manifest.json"))
+    draft.mkdir(parents=True)
+    for file in sorted(after.iterdir()):
+        if file.is_file() and file.suffix not in PICKLED and file.name != MANIFEST:
+            shutil.copyfile(file, draft / file.name)
     taken = 0
     with Progress("writing", len(repaired.names)) as progress:
         for file in sorted(draft.glob("*.safetensors")):

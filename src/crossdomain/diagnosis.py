@@ -1,8 +1,8 @@
-"""What a training did to a model: two checkpoints on disk compared by edits, routes, predicted and actual damage (C1–C10).
+"""What a training did to a model: two checkpoints compared by edits, routes, predicted and actual damage (C1 to C10).
 
 No labels are needed: damage is the divergence KL(before ‖ ·) on before's own answers to prompts (theory, objective 3),
-which has gradient 0 and the Fisher matrix F as its Hessian, so that ½ δᵀFδ predicts it. See `checkpoint_pair` for what `before`,
-`after`, `base` and the files of prompts are.
+which has gradient 0 and the Fisher matrix F as its Hessian, so that ½ δᵀFδ predicts it. `checkpoint_pair` says what
+`before`, `after`, `base` and the files of prompts are.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import torch
 
 from crossdomain import directions, edits, models, overlap, routes
 from crossdomain.anatomy import place
-from crossdomain.checkpoint_pair import FISHER, MAGNITUDE, RANDOM, ROWS, Candidate, CheckpointPair, Tables
+from crossdomain.checkpoint_pair import FISHER, MAGNITUDE, RANDOM, Candidate, CheckpointPair, Tables
 from crossdomain.checkpoint_rollback import Difference, RolledBack
+from crossdomain.diagnosis_needs import ROWS
 from crossdomain.objectives import Estimate
 from crossdomain.overlap import Mask
 from crossdomain.weights import Weights
@@ -162,9 +163,9 @@ class Diagnosis:
 
         Returns:
             A row a candidate and file: `ranking`, `percent` of the parameters, `coordinates`, `prompts`, `role`,
-            `predicted` (NaN for a cost or a control), `actual` and its `error`, in nats an answer, and `share`. For the skill
-            (`returned`) it is how much less the divergence from `before` is, and the share of the damage; for the others
-            (`cost`) the divergence from `after`, and the share of what `before` is away from it.
+            `predicted` (NaN for a cost or a control), `actual` and its `error`, in nats an answer, and `share`. For the
+            skill (`returned`) it is how much less the divergence from `before` is, and the share of the damage; for the
+            others (`cost`) the divergence from `after`, and the share of what `before` is away from it.
         """
 
         def compute() -> Tables:

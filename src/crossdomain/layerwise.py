@@ -91,10 +91,14 @@ class Decoder:
         decoder = cls(AutoConfig.from_pretrained(directory, local_files_only=True))
         if odd := sorted({*decoder.names} ^ {*Weights(directory).names}):
             raise ValueError(
-                f"{directory}: {len(odd)} tensors are only in the checkpoint or only in the model, {odd[0]!r} for one: load "
-                "it with transformers and save it anew with save_pretrained"
+                f"{directory}: {len(odd)} tensors are only in the checkpoint or only in the model, {odd[0]!r} for one: "
+                "load it with transformers and save it anew with save_pretrained"
             )
         return decoder
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a parameter."""
+        return tuple(self._model.get_parameter(name).shape)
 
     def arguments(self, batch: Batch) -> list[tuple[Any, Any]]:
         """What the model hands to each block besides hidden states: positional and keyword arguments."""

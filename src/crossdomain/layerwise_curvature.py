@@ -10,8 +10,8 @@ of λ along v, a piece y = f(w, h) gives
     (Hv)_w = ∂q/∂w,  λ̇_h = ∂q/∂h,  q = ⟨∂⟨λ, y⟩/∂w, v_w⟩ + ⟨∂⟨λ, y⟩/∂h, ḣ⟩ + ⟨λ̇_y, y⟩,
 
 which is the chain rule for the gradient's derivative along v (Pearlmutter, 1994); no graph reaches past a piece. The
-Gauss–Newton product is the same with λ = 0 and λ̇ = H_out ẏ at the logits (Schraudolph, 2002): of `response_losses.own_divergence` it is the
-Fisher matrix's, and equal to the Hessian's.
+Gauss–Newton product is the same with λ = 0 and with H_out ẏ for λ̇ at the logits (Schraudolph, 2002): of
+`response_losses.own_divergence` it is the Fisher matrix's, and equal to the Hessian's.
 """
 
 from __future__ import annotations
