@@ -188,6 +188,16 @@ def parse_percent(text: str) -> float:
     return percent
 
 
+def check(output: Path) -> None:
+    """Make sure that nothing is overwritten.
+
+    Raises:
+        FileExistsError: the output is there already.
+    """
+    if output.exists():
+        raise FileExistsError(f"--out {output} exists already; choose another directory or remove it")
+
+
 def write(after: Path, repaired: RolledBack, output: Path) -> int:
     """Save the rolled-back checkpoint as a copy of `after` in which the taken coordinates are overwritten in place.
 
@@ -205,8 +215,7 @@ def write(after: Path, repaired: RolledBack, output: Path) -> int:
     Raises:
         FileExistsError: the output is there already.
     """
-    if output.exists():
-        raise FileExistsError(f"--out {output} exists already; choose another directory or remove it")
+    check(output)
     draft = output.with_name(f".{output.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)

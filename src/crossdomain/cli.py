@@ -230,13 +230,12 @@ def rollback(
     `after` loads. What it returns and costs is measured and printed, as `diagnose` does.
     """
     from crossdomain import diagnosis_report
-    from crossdomain.checkpoint_rollback import parse_percent
+    from crossdomain.checkpoint_rollback import check, parse_percent
     from crossdomain.diagnosis import Diagnosis
 
     with _clear_errors(ValueError, FileExistsError):
         percent = parse_percent(keep)
-        if out.exists():
-            raise FileExistsError(f"--out {out} exists already; choose another directory or remove it")
+        check(out)
     found = Diagnosis(_pair(before, after, prompts, None, limit, max_new_tokens))
     with _clear_errors():
         for line in diagnosis_report.repair(found, percent, out):
@@ -252,16 +251,13 @@ def _pair(
     from crossdomain.checkpoint_pair import CheckpointPair
     from crossdomain.store import Store
     from crossdomain.training import quiet
+    from crossdomain.words import diagnosis as say
 
     quiet()
     store = Store(paths.store())
     with _clear_errors(ValueError, TypeError, OSError):
         pair = CheckpointPair(before, after, prompts, base, limit=limit, max_new_tokens=max_new_tokens, store=store)
-    needs = pair.needs()
-    typer.echo(
-        f"{pair.parameters:,} parameters: at most about {needs.memory:.1f} GiB of memory, and "
-        f"{needs.disk:.1f} GiB on the disk of {store.root.resolve()}"
-    )
+    typer.echo(say.needs(pair))
     return pair
 
 

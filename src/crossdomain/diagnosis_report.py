@@ -61,7 +61,12 @@ def write(found: Diagnosis, directory: Path) -> Path:
 
 
 def repair(found: Diagnosis, percent: float, output: Path) -> list[str]:
-    """Write the checkpoint with so many percent of the parameters taken back; say what that returns and costs."""
+    """Write the checkpoint with so many percent of the parameters taken back; say what that returns and costs.
+
+    Raises:
+        FileExistsError: the output is there already.
+    """
+    checkpoint_rollback.check(output)  # before the effects are computed
     chosen = Candidate(FISHER, percent)
     effects = found.returns([chosen])
     taken = checkpoint_rollback.write(found.pair.paths["after"], found.pair.rolled_back(chosen), output)
@@ -73,23 +78,28 @@ def as_html(found: Diagnosis) -> str:
     after, before = (html.escape(found.pair.paths[role].name) for role in ("after", "before"))
     title = f"Diagnosis: {after} against {before}"
     short = "".join(f"<li>{html.escape(line)}</li>" for line in say.in_short(found))
-    sections = []
-    for table in say.tables(found):
-        cells = [[html.escape(cell) for cell in row] for row in table.rows]
-        body = claims.table([html.escape(cell) for cell in table.head], cells)
-        extra = heat_map(say.heat(found)) if table.title == "Conflict modules" else ""
-        sections.append(f"<h2>{html.escape(table.title)}</h2><p>{html.escape(table.note)}</p>{body}{extra}")
     made = [[html.escape(key), html.escape(str(value))] for key, value in _made(found).items()]
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>{claims.STYLE}{PAGE_STYLE}</head><body>
 <h1>{title}</h1>
 <div class="banner"><ul>{short}</ul></div>
-{"".join(sections)}
+{sections(found)}
 <h2>How this was made</h2>
 {claims.table(["", ""], made)}
 </body></html>
 """
+
+
+def sections(found: Diagnosis) -> str:
+    """HTML: all tables, each with how to read it, and the map of the damage by module and layer."""
+    parts = []
+    for table in say.tables(found):
+        cells = [[html.escape(cell) for cell in row] for row in table.rows]
+        body = claims.table([html.escape(cell) for cell in table.head], cells)
+        extra = heat_map(say.heat(found)) if table.title == say.MODULES else ""
+        parts.append(f"<h3>{html.escape(table.title)}</h3><p>{html.escape(table.note)}</p>{body}{extra}")
+    return "".join(parts)
 
 
 def heat_map(shares: pd.DataFrame) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
+from crossdomain.anatomy import place
 from crossdomain.weights import Weights
 
 FAMILIES = "Qwen3, Llama (with SmolLM2), Gemma 3 (text) and GPT-2"
@@ -65,7 +66,8 @@ class Decoder:
         base = model.base_model
         self._blocks: list[nn.Module] = list(getattr(base, "layers", None) or getattr(base, "h", None) or ())
         norm = getattr(base, "norm", None) or getattr(base, "ln_f", None)
-        if not self._blocks or norm is None:
+        modules = {place(name).module for name, _ in model.named_parameters()}
+        if not self._blocks or norm is None or not {"o_proj", "down_proj"} <= modules:
             raise TypeError(f"{type(model).__name__}: expected a model of a supported family: {FAMILIES}")
         self.names = [name for name, _ in model.named_parameters()]
         self.width, self.dtype = int(config.get_text_config().hidden_size), dtype

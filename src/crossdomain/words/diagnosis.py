@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from transformers import Qwen3Config
 
-from crossdomain import edits
-from crossdomain.checkpoint_pair import FISHER
+from crossdomain import diagnosis_needs, edits
+from crossdomain.checkpoint_pair import FISHER, CheckpointPair
 from crossdomain.diagnosis import CONTROL_PERCENT, Diagnosis
+from crossdomain.layerwise import Decoder
 from crossdomain.words import plain
 
 HOLDS = 1.5  # a prediction within this factor of what happens is called good
 SHOWN = 10  # tensors of the list of those that carry most
+MODULES = "Conflict modules"
 KEPT = 3  # modules that are named in a sentence
+
+LONG = 512  # tokens of an answer, for models that reason
+FOUR_BILLION = {  # Qwen3-4B's sizes, for what a model of the paper's size would take
+    **{"vocab_size": 151_936, "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36},
+    **{"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True},
+}
 
 
 class Table(NamedTuple):
@@ -38,6 +47,51 @@ def in_short(found: Diagnosis) -> list[str]:
             f"{plain(100 * whole['opposite'], 1)} % of the entries that both moved went opposite ways (chance: 50 %)."
         )
     return [*lines, _carried(found), *returned(found.returns())]
+
+
+def needs(pair: CheckpointPair) -> str:
+    """What a diagnosis takes, said before it starts."""
+    memory, disk = pair.needs()
+    return (
+        f"{pair.parameters:,} parameters: at most about {memory:.1f} GiB of memory, and {disk:.1f} GiB on the disk of "
+        f"{pair.store.root.resolve()}"
+    )
+
+
+def at_scale(measured: Mapping[str, Any]) -> str:
+    """What products cost, and what that makes of a model of 4 billion parameters.
+
+    Args:
+        measured: what `benchmarks/curvature_at_scale.py` saved.
+    """
+    table = pd.DataFrame(measured["rows"])
+    table = table.assign(
+        work=table["work"] + np.where(table["how"] == "layerwise", ", a piece at a time", ""),
+        memory=(table["memory"] / 1024).map("{:.1f} GiB".format),
+        seconds=table["seconds"].map("{:.0f} s".format),
+        time_ratio=table["seconds_ratio"].map("{:.1f}".format),
+        memory_ratio=table["memory_ratio"].map("{:.2f}".format),
+    )
+    shown = table[["work", "rows", "seconds", "memory", "time_ratio", "memory_ratio"]]
+    names = {"rows": "rows at a time", "time_ratio": "time, in gradients", "memory_ratio": "memory, in gradients"}
+    model, tokens = measured["model"], measured["tokens"]
+    config = Qwen3Config(**FOUR_BILLION)
+    decoder = Decoder(config)
+    parameters = sum(math.prod(decoder.shape(name)) for name in decoder.names)
+    memory, disk = diagnosis_needs.needs(decoder, config, 2 * parameters, LONG)
+    product = table[(table["how"] == "layerwise") & (table["work"].str.startswith("Fisher,"))].iloc[0]
+    rate = measured["rows"][product.name]["seconds"] / measured["parameters"] / tokens
+    seconds = rate * parameters * LONG
+    return (
+        f"Measured with {model} ({measured['parameters'] / 1e6:.0f} million parameters, float32) on {tokens} tokens, one "
+        f"thread of a {measured['hardware']['processor']}; in brackets against a gradient of the same loss:\n\n"
+        f"{shown.rename(columns=names).to_markdown(index=False)}\n\n"
+        f"A Qwen3 of {parameters / 1e9:.1f} billion parameters stored in bfloat16 would, by the same formula that the command "
+        f"states before it starts, take at most about {memory:.0f} GiB of memory for answers of {LONG} tokens ({disk:.0f} GiB "
+        f"of disk for the Fisher diagonal). Time grows like parameters times tokens: at the rate measured here, a Fisher "
+        f"product takes about {seconds / 60:.0f} minutes of one core for each prompt and answer of {LONG} tokens together, "
+        f"which asks for more cores or for fewer, shorter answers."
+    )
 
 
 def returned(effects: pd.DataFrame) -> list[str]:
@@ -125,7 +179,7 @@ def _modules(found: Diagnosis) -> Table:
     shares = shares.sort_values(names[0], ascending=False)
     rows = [[str(module), *(_percent(value) for value in row)] for module, row in shares.iterrows()]
     note = "Share of ½ δᵀFδ that goes through each module; the parts sum to 100 %, and a negative one works against it."
-    return Table("Conflict modules", note, ["module", *names], rows)
+    return Table(MODULES, note, ["module", *names], rows)
 
 
 def _tensors(found: Diagnosis) -> Table:
