@@ -20,7 +20,7 @@
 # |---|---|
 # | `--before DIR` | the checkpoint whose skill was good |
 # | `--after DIR` | the one that was trained on and lost it |
-# | `--base DIR` | optional: what `before` was trained from, to compare the directions of the two trainings |
+# | `--base DIR` | optional: what `before` was trained from, to compare the two trainings |
 # | `--prompts a.jsonl` | the skill to bring back: a `prompt` a line, a text or a list of chat messages |
 # | `--prompts b.jsonl` | what the later training taught and is to stay (more files may follow) |
 #
@@ -33,14 +33,16 @@ seeds: str = "0"  # RL seeds, separated by blanks; the first is diagnosed
 overrides: str = ""  # settings of the profile, separated by blanks, as in the command line
 
 # %% tags=["hide-input"]
+import json
+import shutil
+
 from IPython.display import HTML, Markdown, display
 
-from crossdomain import diagnose_example, diagnosis_report, plots
+from crossdomain import diagnose_example, diagnosis_report, paths
 from crossdomain.diagnosis import Diagnosis
 from crossdomain.run import open_run, provenance_box
 from crossdomain.words import diagnosis as say
 
-plots.theme()
 run = open_run(profile, seeds, overrides)
 lineage = run.lineages[0]
 example = diagnose_example.example(lineage, run.directory / "prompts")
@@ -88,7 +90,8 @@ Markdown("\n".join(f"* {line}" for line in say.in_short(found)))
 
 # %% tags=["hide-input"]
 repaired = run.directory / "repaired"
-lines = diagnosis_report.repair(found, 5.0, repaired, replace=True)
+shutil.rmtree(repaired, ignore_errors=True)  # of an earlier run of this page
+lines = diagnosis_report.repair(found, 5.0, repaired)
 display(
     Markdown(f"```\n{example.command('rollback', '--keep 5%', '--out repaired')}\n```"),
     Markdown("\n".join(f"* {line}" for line in lines)),
@@ -101,9 +104,10 @@ display(
 # Derivatives are taken a piece of the model at a time (embedding, each block, head): going forward, only the hidden states
 # between pieces are kept; going backward, each piece is run again. Weights, update and product are read and written a piece
 # at a time, too, so that memory follows the largest piece and not the model, except where the model answers the prompts.
+# `benchmarks/curvature_at_scale.py` measures it.
 
 # %% tags=["hide-input"]
-Markdown(say.at_scale(pair))
+Markdown(say.at_scale(json.loads((paths.root() / "results" / "curvature_at_scale.json").read_text())))
 
 # %% tags=["hide-input"]
 HTML(provenance_box(run, "09_diagnose_your_own.py"))

@@ -29,8 +29,8 @@ class Example(NamedTuple):
 def example(lineage: Lineage, directory: Path) -> Example:
     """The stage after the refreshed domain's own, or, where none follows, the first stage against what it started from.
 
-    Prompts are test prompts of the domains of these stages. A model with a chat template that has been trained on one domain
-    alone is asked everyday questions, too, as the skill to bring back.
+    Prompts are test prompts of the domains of these stages. A model with a chat template that has been trained on one
+    domain alone is asked everyday questions, too, as the skill to bring back.
 
     Args:
         lineage: the run.

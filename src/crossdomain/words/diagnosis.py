@@ -64,33 +64,30 @@ def at_scale(measured: Mapping[str, Any]) -> str:
     Args:
         measured: what `benchmarks/curvature_at_scale.py` saved.
     """
-    table = pd.DataFrame(measured["rows"])
-    table = table.assign(
-        work=table["work"] + np.where(table["how"] == "layerwise", ", a piece at a time", ""),
-        memory=(table["memory"] / 1024).map("{:.1f} GiB".format),
-        seconds=table["seconds"].map("{:.0f} s".format),
-        time_ratio=table["seconds_ratio"].map("{:.1f}".format),
-        memory_ratio=table["memory_ratio"].map("{:.2f}".format),
-    )
-    shown = table[["work", "rows", "seconds", "memory", "time_ratio", "memory_ratio"]]
-    names = {"rows": "rows at a time", "time_ratio": "time, in gradients", "memory_ratio": "memory, in gradients"}
-    model, tokens = measured["model"], measured["tokens"]
+    rows = [
+        {
+            "product": row["work"] + (", a piece at a time" if row["how"] == "layerwise" else ""),
+            "rows at a time": row["rows"],
+            "time": f"{row['seconds']:.0f} s ({row['seconds_ratio']:.1f})",
+            "peak memory": f"{row['memory'] / 1024:.1f} GiB ({row['memory_ratio']:.2f})",
+        }
+        for row in measured["rows"]
+    ]
     config = Qwen3Config(**FOUR_BILLION)
     decoder = Decoder(config)
     parameters = sum(math.prod(decoder.shape(name)) for name in decoder.names)
     memory, disk = diagnosis_needs.needs(decoder, config, 2 * parameters, LONG)
-    product = table[(table["how"] == "layerwise") & (table["work"].str.startswith("Fisher,"))].iloc[0]
-    rate = measured["rows"][product.name]["seconds"] / measured["parameters"] / tokens
-    seconds = rate * parameters * LONG
+    product = next(row for row in measured["rows"] if row["how"] == "layerwise" and row["work"] == "Fisher")
+    seconds = product["seconds"] * parameters / measured["parameters"] * LONG / measured["tokens"]
     return (
-        f"Measured with {model} ({measured['parameters'] / 1e6:.0f} million parameters, float32) on {tokens} tokens, one "
-        f"thread of a {measured['hardware']['processor']}; in brackets against a gradient of the same loss:\n\n"
-        f"{shown.rename(columns=names).to_markdown(index=False)}\n\n"
-        f"A Qwen3 of {parameters / 1e9:.1f} billion parameters stored in bfloat16 would, by the same formula that the command "
-        f"states before it starts, take at most about {memory:.0f} GiB of memory for answers of {LONG} tokens ({disk:.0f} GiB "
-        f"of disk for the Fisher diagonal). Time grows like parameters times tokens: at the rate measured here, a Fisher "
-        f"product takes about {seconds / 60:.0f} minutes of one core for each prompt and answer of {LONG} tokens together, "
-        f"which asks for more cores or for fewer, shorter answers."
+        f"Measured with {measured['model']} ({measured['parameters'] / 1e6:.0f} million parameters, float32) on "
+        f"{measured['tokens']} tokens, one thread of a {measured['hardware']['processor']}; in brackets as multiples of the "
+        f"first row, a gradient step:\n\n{pd.DataFrame(rows).to_markdown(index=False)}\n\n"
+        f"A Qwen3 of {parameters / 1e9:.1f} billion parameters stored in bfloat16 would, by the formula of the bound that is "
+        f"stated before a diagnosis starts, take at most {memory:.0f} GiB of memory for answers of {LONG} tokens, and "
+        f"{disk:.0f} GiB of disk for the Fisher diagonal. Time grows like parameters times tokens: at the rate measured here "
+        f"a Fisher product takes {seconds / 60:.0f} minutes of one core for every {LONG} tokens. On few cores that asks for "
+        f"few, short answers (`--limit`, `--max-new-tokens`)."
     )
 
 
