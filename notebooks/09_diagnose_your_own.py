@@ -107,7 +107,7 @@ display(
 # `benchmarks/curvature_at_scale.py` measures it.
 
 # %% tags=["hide-input"]
-Markdown(say.at_scale(json.loads((paths.root() / "results" / "curvature_at_scale.json").read_text())))
+Markdown(say.at_scale(json.loads((paths.root() / "book" / "curvature_at_scale.json").read_text())))
 
 # %% tags=["hide-input"]
 HTML(provenance_box(run, "09_diagnose_your_own.py"))
