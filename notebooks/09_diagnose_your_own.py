@@ -13,8 +13,8 @@
 #
 # You trained a model on something new and it lost something else. `crossdomain diagnose` compares the two checkpoints and
 # says what was edited, how much damage the update predicts and does, where it sits, and what could be taken back;
-# `crossdomain rollback` takes it back, without training. Both need two directories that `transformers` can load and a file of
-# prompts for each skill; labels are not needed.
+# `crossdomain rollback` takes it back, without training. Both need two directories that `transformers` can load and a
+# file of prompts for each skill; labels are not needed.
 #
 # | you give | what it is |
 # |---|---|
@@ -103,8 +103,8 @@ display(
 #
 # Derivatives are taken a piece of the model at a time (embedding, each block, head): going forward, only the hidden states
 # between pieces are kept; going backward, each piece is run again. Weights, update and product are read and written a piece
-# at a time, too, so that memory follows the largest piece and not the model, except where the model answers the prompts.
-# `benchmarks/curvature_at_scale.py` measures it.
+# at a time, too, so that memory follows the largest piece and not the model, except where the model answers the
+# prompts. `benchmarks/curvature_at_scale.py` measures it.
 
 # %% tags=["hide-input"]
 Markdown(say.at_scale(json.loads((paths.root() / "book" / "curvature_at_scale.json").read_text())))

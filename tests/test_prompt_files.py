@@ -16,7 +16,7 @@ from crossdomain.profiles import load_profile
 from crossdomain.prompt_files import Answers, PromptError, Prompts
 
 TEMPLATE = (
-    "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}[a]{% endif %}"
+    "{% for m in messages %}({{ m['role'] }}){{ m['content'] }}{% endfor %}{% if add_generation_prompt %}(a){% endif %}"
 )
 
 
@@ -38,7 +38,7 @@ def test_a_file_gives_its_first_prompts_and_its_name(tokenizer: PreTrainedTokeni
 
 
 def test_messages_become_the_text_of_the_chat_template(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    tokenizer.chat_template = TEMPLATE.replace("[", "(").replace("]", ")")
+    tokenizer.chat_template = TEMPLATE
     question, begun = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
     file = write(tmp_path / "chat.jsonl", [question], [question, begun], "plain", [question])
     found = prompt_files.read(file, tokenizer, limit=9, longest=99)

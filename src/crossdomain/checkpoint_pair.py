@@ -120,6 +120,10 @@ class CheckpointPair:
             )
         if not prompts:
             raise ValueError("expected at least one file of prompts, --prompts FILE")
+        if _weights(before) == _weights(after):
+            raise ValueError(
+                f"--before {before} and --after {after} hold the same weights: there is nothing to compare"
+            )
 
     @property
     def parameters(self) -> int:
@@ -249,6 +253,10 @@ class CheckpointPair:
             "code": provenance.code_fingerprint(*CODE, __name__, *code),
         }
         return self.store.get(f"{what}-{self.paths['after'].name}", settings, make)
+
+
+def _weights(directory: Path) -> list[str]:
+    return [checksum for file, checksum in _checksums(directory).items() if file.endswith(".safetensors")]
 
 
 @functools.cache

@@ -81,13 +81,13 @@ def at_scale(measured: Mapping[str, Any]) -> str:
     seconds = product["seconds"] * parameters / measured["parameters"] * LONG / measured["tokens"]
     return (
         f"Measured with {measured['model']} ({measured['parameters'] / 1e6:.0f} million parameters, float32) on "
-        f"{measured['tokens']} tokens, one thread of a {measured['hardware']['processor']}; in brackets as multiples of the "
-        f"first row, a gradient step:\n\n{pd.DataFrame(rows).to_markdown(index=False)}\n\n"
-        f"A Qwen3 of {parameters / 1e9:.1f} billion parameters stored in bfloat16 would, by the formula of the bound that is "
-        f"stated before a diagnosis starts, take at most {memory:.0f} GiB of memory for answers of {LONG} tokens, and "
-        f"{disk:.0f} GiB of disk for the Fisher diagonal. Time grows like parameters times tokens: at the rate measured here "
-        f"a Fisher product takes {seconds / 60:.0f} minutes of one core for every {LONG} tokens. On few cores that asks for "
-        f"few, short answers (`--limit`, `--max-new-tokens`)."
+        f"{measured['tokens']} tokens, one thread of a {measured['hardware']['processor']}; in brackets as multiples of "
+        f"the first row, a gradient step:\n\n{pd.DataFrame(rows).to_markdown(index=False)}\n\n"
+        f"A Qwen3 of {parameters / 1e9:.1f} billion parameters stored in bfloat16 would, by the formula of the bound that "
+        f"is stated before a diagnosis starts, take at most {memory:.0f} GiB of memory for answers of {LONG} tokens, and "
+        f"{disk:.0f} GiB of disk for the Fisher diagonal. Time grows like parameters times tokens: at the rate measured "
+        f"here a Fisher product takes {seconds / 60:.0f} minutes of one core for every {LONG} tokens. On few cores that "
+        f"asks for few, short answers (`--limit`, `--max-new-tokens`)."
     )
 
 
