@@ -10,12 +10,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3Config
+from typer.testing import CliRunner
 
-from crossdomain import curvature, diagnosis_report, layerwise_curvature, models, objectives, overlap, rollback
+from crossdomain import (
+    curvature,
+    diagnosis_needs,
+    diagnosis_report,
+    layerwise_curvature,
+    models,
+    objectives,
+    overlap,
+    paths,
+    rollback,
+)
 from crossdomain.checkpoint_pair import FISHER, MAGNITUDE, RANDOM, Candidate, CheckpointPair
+from crossdomain.cli import app
 from crossdomain.curvature import ParameterSpace
 from crossdomain.diagnosis import Diagnosis
+from crossdomain.layerwise import Decoder
 from crossdomain.profiles import load_profile
 from crossdomain.prompt_files import Answers
 from crossdomain.rollouts import Rollouts
@@ -236,3 +249,38 @@ def test_the_map_has_the_share_of_every_module_in_every_layer(found: Diagnosis) 
     assert float(np.nansum(shares.to_numpy())) == pytest.approx(own["share"].sum())
     text = diagnosis_report.heat_map(shares)
     assert (text.count("<td") == shares.size and "rgba(179,38,30,1.00)" in text) or "rgba(11,87,208,1.00)" in text
+
+
+def test_the_commands_diagnose_and_repair(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROSSDOMAIN_STORE", str(folder / "store"))  # where all is computed already
+    given = ["--before", str(folder / "before"), "--after", str(folder / "after"), "--max-new-tokens", str(NEW_TOKENS)]
+    for name in ("sums", "differences"):
+        given += ["--prompts", str(folder / f"{name}.jsonl")]
+    shown = CliRunner().invoke(
+        app, ["diagnose", *given, "--base", str(folder / "base"), "--out", str(tmp_path / "out")]
+    )
+    assert shown.exit_code == 0, shown.output
+    assert "parameters: at most about" in shown.output and "Rollback candidates" in shown.output
+    assert (tmp_path / "out" / "report.html").as_uri() in shown.output.replace("\n", "")
+    made = CliRunner().invoke(app, ["rollback", *given, "--keep", "5%", "--out", str(tmp_path / "repaired")])
+    assert made.exit_code == 0, made.output
+    assert (
+        "parameters taken back." in made.output and "Taking back 5 % of the parameters by F·δ² returns" in made.output
+    )
+    AutoModelForCausalLM.from_pretrained(tmp_path / "repaired")
+
+
+def test_more_is_needed_of_a_larger_model_and_less_of_a_smaller_type(found: Diagnosis) -> None:
+    small = found.pair.needs()
+    decoder, config = Decoder(Qwen3Config(**say.FOUR_BILLION)), Qwen3Config(**say.FOUR_BILLION)
+    in_bfloat16, in_float32 = (diagnosis_needs.needs(decoder, config, size * 4 * 10**9, 512) for size in (2, 4))
+    assert 0 < small.memory < in_bfloat16.memory <= in_float32.memory
+    assert in_float32.disk == pytest.approx(4 * 4.02e9 / 2**30, rel=0.01)
+
+
+def test_what_larger_models_take_is_said_from_what_was_measured() -> None:
+    measured = json.loads((paths.root() / "book" / "curvature_at_scale.json").read_text())
+    text = say.at_scale(measured)
+    assert "| Fisher, a piece at a time" in text and "A Qwen3 of 4.0 billion parameters" in text
+    fisher = next(row for row in measured["rows"] if row["how"] == "layerwise" and row["work"] == "Fisher")
+    assert f"{fisher['seconds']:.0f} s ({fisher['seconds_ratio']:.1f})" in text
