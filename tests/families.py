@@ -27,7 +27,10 @@ CONFIGS: dict[str, PretrainedConfig] = {
     ),
     "gpt2": GPT2Config(
         **{"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 64},
-        **{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
+        **{
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },  # a padding token would be looked for in the inputs, which vmap forbids
     ),
 }
 

@@ -64,7 +64,7 @@ def load(path: Path) -> PreTrainedModel:
 
 
 @given(
-    values=st.lists(st.floats(0, 1e30, width=32), min_size=1, max_size=60),
+    values=st.lists(st.floats(0, 2.0**99, width=32), min_size=1, max_size=60),
     count=st.integers(1, 80),
 )
 def test_the_threshold_is_the_score_of_the_last_that_is_taken(values: list[float], count: int) -> None:

@@ -35,6 +35,8 @@ from crossdomain.rollouts import Rollouts
 from crossdomain.store import Store
 from crossdomain.words import diagnosis as say
 
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # a dependency's
+
 STEP = 0.01  # of the random updates, short enough for the quadratic model
 NEW_TOKENS = 4
 

@@ -20,6 +20,8 @@ from crossdomain.response_losses import negative_log_likelihood, own_divergence
 from crossdomain.rollouts import Rollouts, microbatches
 from families import CONFIGS, VOCABULARY, Held, model
 
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # a dependency's
+
 # Qwen3 (within `Float64`) and GPT-2 compute in float64 throughout; Llama and Gemma 3 round to float32 inside.
 TOLERANCE = {"qwen3": 1e-12, "gpt2": 1e-12, "llama": 1e-6, "gemma3": 1e-6}
 ONE_PASS, ONE_BATCH = 2**30, 1  # bytes of hidden states: all rows in a pass, or a pass a microbatch

@@ -33,7 +33,7 @@ def test_the_divergence_from_itself_is_0_with_gradient_0_and_the_fisher_matrix_o
     logits = LOGITS.clone().requires_grad_()
     loss = own_divergence(logits, BATCH).sum()
     (slope,) = torch.autograd.grad(loss, logits, create_graph=True)
-    assert float(loss) == 0 and float(slope.detach().abs().max()) < 1e-15
+    assert float(loss.detach()) == 0 and float(slope.detach().abs().max()) < 1e-15
     (curved,) = torch.autograd.grad((slope * OTHER).sum(), logits)
     p = LOGITS.softmax(-1)
     expected = p * (OTHER - (p * OTHER).sum(-1, keepdim=True)) * BATCH["mask"][..., None]
