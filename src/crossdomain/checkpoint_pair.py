@@ -10,7 +10,6 @@ rollback finds what a diagnosis computed.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,13 +82,14 @@ class CheckpointPair:
         limit: prompts of a file at most.
         max_new_tokens: where answers are cut off.
         store: where results are kept.
+        refer: called with the key and the artifact of all that is kept, such as `Lineage.refer`.
 
     Raises:
         FileNotFoundError: a directory or file is missing.
         MismatchError: the checkpoints are not of one model.
         PromptError: a file of prompts cannot be used.
         TypeError: the model is of no supported family.
-        ValueError: a checkpoint cannot be read, or two files have one name.
+        ValueError: a checkpoint cannot be read, two files have one name, or before and after are the same.
     """
 
     def __init__(
@@ -102,9 +102,10 @@ class CheckpointPair:
         limit: int = 64,
         max_new_tokens: int = 48,
         store: Store,
+        refer: Callable[[str, Artifact], None] = lambda key, artifact: None,
     ) -> None:
         self.paths = {"before": before, "after": after} | ({"base": base} if base else {})
-        self.max_new_tokens, self.store = max_new_tokens, store
+        self.max_new_tokens, self.store, self._refer = max_new_tokens, store, refer
         self.weights = {role: Weights(path) for role, path in self.paths.items()}
         self.delta = Delta(self.weights["before"], self.weights["after"])
         self.own_delta = Delta(self.weights["base"], self.weights["before"]) if base else None
@@ -120,7 +121,8 @@ class CheckpointPair:
             )
         if not prompts:
             raise ValueError("expected at least one file of prompts, --prompts FILE")
-        if _weights(before) == _weights(after):
+        self.identity = {role: _checksums(path) for role, path in self.paths.items()}
+        if _weights(self.identity["before"]) == _weights(self.identity["after"]):
             raise ValueError(
                 f"--before {before} and --after {after} hold the same weights: there is nothing to compare"
             )
@@ -222,14 +224,14 @@ class CheckpointPair:
             for name, table in compute().items():
                 table.to_csv(output / f"{name}.csv", index=False)
 
-        both = {role: self._identity(role) for role in self.paths}
+        both = {role: self.identity[role] for role in ("before", "after")}
         artifact = self._artifact(what, {**inputs, "checkpoints": both}, make, compute.__module__)
         return {path.stem: pd.read_csv(path) for path in sorted(artifact.path.glob("*.csv"))}
 
     def asked(self, role: str, name: str) -> dict[str, Any]:
         """What determines a checkpoint's answers to a file."""
         return {
-            "checkpoint": self._identity(role),
+            "checkpoint": self.identity[role],
             "prompts": list(self.prompts[name].texts),
             "max_new_tokens": self.max_new_tokens,
         }
@@ -238,9 +240,6 @@ class CheckpointPair:
         """What most of a checkpoint is stored in, and so what it answers in."""
         held = self.weights[role]
         return held.dtype(max(held.names, key=lambda name: math.prod(held.shape(name))))
-
-    def _identity(self, role: str) -> dict[str, str]:
-        return _checksums(self.paths[role])
 
     def _artifact(
         self, what: str, inputs: Mapping[str, Any], make: Callable[[Path, Path], None], *code: str
@@ -252,14 +251,15 @@ class CheckpointPair:
             "versions": provenance.versions(("torch", "transformers", "tokenizers", "numpy")),
             "code": provenance.code_fingerprint(*CODE, __name__, *code),
         }
-        return self.store.get(f"{what}-{self.paths['after'].name}", settings, make)
+        artifact = self.store.get(f"{what}-{self.paths['after'].name}", settings, make)
+        self._refer(artifact.key, artifact)
+        return artifact
 
 
-def _weights(directory: Path) -> list[str]:
-    return [checksum for file, checksum in _checksums(directory).items() if file.endswith(".safetensors")]
+def _weights(checksums: Mapping[str, str]) -> list[str]:
+    return [checksum for file, checksum in checksums.items() if file.endswith(".safetensors")]
 
 
-@functools.cache
 def _checksums(directory: Path) -> dict[str, str]:
     """Checksums of the files that make a checkpoint what it is."""
     kinds = ("safetensors", "json", "jinja", "model", "txt")

@@ -64,4 +64,5 @@ def pair(lineage: Lineage, given: Example) -> CheckpointPair:
         given.checkpoints.get("base"),
         max_new_tokens=longest,
         store=lineage.store,
+        refer=lineage.refer,
     )

@@ -59,7 +59,9 @@ class Diagnosis:
         sets = {"edited by after": _most_edited(self.edits["neurons"])}
         if self.pair.own_delta is not None:
             own = self.pair.tables(
-                "edits", {"of": "before"}, lambda: _edits(self.pair.weights["base"], self.pair.weights["before"])
+                "edits",
+                {"of": "before", "base": self.pair.identity["base"]},
+                lambda: _edits(self.pair.weights["base"], self.pair.weights["before"]),
             )
             sets["edited by before"] = _most_edited(own["neurons"])
         for name in self.pair.prompts:
@@ -104,7 +106,7 @@ class Diagnosis:
                 rows.append((module, cosine, 1 - directions.agreement(signs, moved)[0, 1]))
             return {"directions": pd.DataFrame(rows, columns=["module", "cosine", "opposite"])}
 
-        return self.pair.tables("directions", {}, compute)["directions"]
+        return self.pair.tables("directions", {"base": self.pair.identity["base"]}, compute)["directions"]
 
     # --- Damage ---
 
@@ -163,9 +165,9 @@ class Diagnosis:
 
         Returns:
             A row a candidate and file: `ranking`, `percent` of the parameters, `coordinates`, `prompts`, `role`,
-            `predicted` (NaN for a cost or a control), `actual` and its `error`, in nats an answer, and `share`. For the
-            skill (`returned`) it is how much less the divergence from `before` is, and the share of the damage; for the
-            others (`cost`) the divergence from `after`, and the share of what `before` is away from it.
+            `predicted` (NaN for a cost or a control), `actual` and its `error`, and `whole`, in nats an answer. For the
+            skill (`returned`) they are how much less the divergence from `before` is, of its whole; for the others
+            (`cost`) the divergence from `after`, and that of `before` from it.
         """
 
         def compute() -> Tables:
@@ -178,7 +180,7 @@ class Diagnosis:
             ]
             columns = [
                 *("ranking", "percent", "coordinates", "prompts", "role"),
-                *("predicted", "actual", "error", "share"),
+                *("predicted", "actual", "error", "whole"),
             ]
             return {"returns": pd.DataFrame(rows, columns=columns)}
 
@@ -190,7 +192,7 @@ class Diagnosis:
     def _effects(
         self, name: str, candidates: Sequence[Candidate], sets: Sequence[RolledBack]
     ) -> list[tuple[str, float, float, float, float]]:
-        """Role, predicted, actual, its error and share of every candidate for a file."""
+        """Role, predicted, actual, its error and whole of every candidate for a file."""
         returned = name == self.pair.skill
         role, start, end = ("returned", "before", "after") if returned else ("cost", "after", "before")
         answers = self.pair.answers(start, name).half(1)
@@ -208,7 +210,7 @@ class Diagnosis:
                     change = float(
                         hurt - curvature.quadratic_form(Difference(repaired, self.pair.weights["before"])).mean()
                     )
-                rows.append((role, change, *effect, effect.value / float(whole.mean())))
+                rows.append((role, change, *effect, float(whole.mean())))
         return rows
 
 

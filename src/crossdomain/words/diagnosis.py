@@ -96,12 +96,11 @@ def returned(effects: pd.DataFrame) -> list[str]:
     lines = []
     for (ranking, percent), rows in effects.groupby(["ranking", "percent"], sort=False):
         gain = rows[rows["role"] == "returned"].iloc[0]
-        text = f"Taking back {percent:g} % of the parameters by {ranking} returns {_percent(gain['share'])} of the "
+        text = f"Taking back {percent:g} % of the parameters by {ranking} returns {_share(gain)} of the "
         text += f"divergence on {gain['prompts']}"
         if not math.isnan(gain["predicted"]):
-            whole = gain["actual"] / gain["share"]
-            text += f" (predicted: {_percent(gain['predicted'] / whole)})"
-        costs = [f"{_percent(row['share'])} of what was learned on {row['prompts']}" for _, row in _costs(rows)]
+            text += f" (predicted: {_percent(gain['predicted'] / gain['whole'])})"
+        costs = [f"{_share(row)} of what was learned on {row['prompts']}" for _, row in _costs(rows)]
         lines.append(text + (f", and undoes {', '.join(costs)}." if costs else "."))
     return lines
 
@@ -191,8 +190,8 @@ def _rollback(found: Diagnosis) -> Table:
     for (ranking, percent), part in effects.groupby(["ranking", "percent"], sort=False):
         gain = part[part["role"] == "returned"].iloc[0]
         predicted = "" if math.isnan(gain["predicted"]) else _nats(gain["predicted"])
-        costs = [_percent(row["share"]) for _, row in _costs(part)]
-        share = [_nats(gain["actual"], gain["error"]), _percent(gain["share"])]
+        costs = [_share(row) for _, row in _costs(part)]
+        share = [_nats(gain["actual"], gain["error"]), _share(gain)]
         rows.append([str(ranking), f"{percent:g} %", predicted, *share, *costs])
     head = ["ranking", "taken back", "predicted", "returned", "share of damage", *(f"undone on {o}" for o in others)]
     note = (
@@ -254,6 +253,11 @@ def _costs(rows: pd.DataFrame) -> list[tuple[object, pd.Series]]:
 def _nats(value: float, error: float | None = None) -> str:
     text = f"{value:.3g}" if error is None else f"{value:.3g} ± {error:.1g}"
     return text.replace("-", "−")
+
+
+def _share(effect: pd.Series) -> str:
+    """What a candidate does, of what there is to do."""
+    return _percent(effect["actual"] / effect["whole"])
 
 
 def _percent(share: float) -> str:
