@@ -123,14 +123,14 @@ def _cell(share: float, strongest: float) -> str:
     return f'<td style="background:rgba({colour},{abs(share) / strongest:.2f})">{100 * share:.1f}</td>'
 
 
-def _made(found: Diagnosis) -> dict[str, object]:
+def _made(found: Diagnosis) -> dict[str, str | int]:
     pair, hardware = found.pair, provenance.hardware()
     return {
         **{role: str(path) for role, path in pair.paths.items()},
         "parameters": pair.parameters,
-        "prompts": {name: len(prompts.texts) for name, prompts in pair.prompts.items()},
+        "prompts": ", ".join(f"{name} ({len(prompts.texts)})" for name, prompts in pair.prompts.items()),
         "max new tokens": pair.max_new_tokens,
-        "versions": provenance.versions(),
+        "versions": ", ".join(f"{name} {version}" for name, version in provenance.versions().items()),
         "hardware": f"{hardware['processor']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB",
         "peak memory": f"{provenance.peak_memory_gib():.1f} GiB of this process",
     }
