@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Qwen3Config
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from crossdomain import (
@@ -275,7 +275,7 @@ def test_the_commands_diagnose_and_repair(folder: Path, tmp_path: Path, monkeypa
 
 def test_more_is_needed_of_a_larger_model_and_less_of_a_smaller_type(found: Diagnosis) -> None:
     small = found.pair.needs()
-    decoder, config = Decoder(Qwen3Config(**say.FOUR_BILLION)), Qwen3Config(**say.FOUR_BILLION)
+    decoder, config = Decoder(say.four_billion()), say.four_billion()
     in_bfloat16, in_float32 = (diagnosis_needs.needs(decoder, config, size * 4 * 10**9, 512) for size in (2, 4))
     assert 0 < small.memory < in_bfloat16.memory <= in_float32.memory
     assert in_float32.disk == pytest.approx(4 * 4.02e9 / 2**30, rel=0.01)

@@ -22,10 +22,6 @@ MODULES = "Conflict modules"
 KEPT = 3  # modules that are named in a sentence
 
 LONG = 512  # tokens of an answer, for models that reason
-FOUR_BILLION = {  # Qwen3-4B's sizes, for what a model of the paper's size would take
-    **{"vocab_size": 151_936, "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36},
-    **{"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True},
-}
 
 
 class Table(NamedTuple):
@@ -58,6 +54,20 @@ def needs(pair: CheckpointPair) -> str:
     )
 
 
+def four_billion() -> Qwen3Config:
+    """The configuration of Qwen3-4B's sizes, the paper's, for what such a model would take."""
+    return Qwen3Config(
+        vocab_size=151_936,
+        hidden_size=2560,
+        intermediate_size=9728,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        tie_word_embeddings=True,
+    )
+
+
 def at_scale(measured: Mapping[str, Any]) -> str:
     """What products cost, and what that makes of a model of 4 billion parameters.
 
@@ -73,7 +83,7 @@ def at_scale(measured: Mapping[str, Any]) -> str:
         }
         for row in measured["rows"]
     ]
-    config = Qwen3Config(**FOUR_BILLION)
+    config = four_billion()
     decoder = Decoder(config)
     parameters = sum(math.prod(decoder.shape(name)) for name in decoder.names)
     memory, disk = diagnosis_needs.needs(decoder, config, 2 * parameters, LONG)
