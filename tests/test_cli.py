@@ -34,6 +34,15 @@ def kept(name: str) -> Path:
         (("run", "01", "--profile", "smoke", "-p", "refresh_steps"), "expected key=value"),
         (("train", "--profile", "smoke", "-p", "steps.math=0"), "steps.math"),
         (("train", "--profile", "smoke", "--part", "half"), "expected one of base"),
+        (("diagnose", "--before", "a", "--after", "b", "--prompts", "c"), "a does not exist; expected a checkpoint"),
+        (
+            ("rollback", "--before", "a", "--after", "b", "--prompts", "c", "--keep", "x", "--out", "o"),
+            "--keep x: expected",
+        ),
+        (
+            ("rollback", "--before", "a", "--after", "b", "--prompts", "c", "--keep", "5%", "--out", "."),
+            "exists already",
+        ),
     ],
 )
 def test_mistakes_get_one_message_and_train_nothing(arguments: tuple[str, ...], said: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `crossdomain run | train | plan | book | claims | verify | promote | store`."""
+"""The command line: `crossdomain run | train | plan | book | claims | verify | promote | diagnose | rollback | store`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: seeds run side by side, one thread each
 
 import typer
+
+if TYPE_CHECKING:
+    from crossdomain.checkpoint_pair import CheckpointPair
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 store_app = typer.Typer(no_args_is_help=True, help="The store of checkpoints and evaluations.")
@@ -22,6 +26,17 @@ Seeds = Annotated[str, typer.Option("--seed", "--seeds", help="RL seed, or sever
 Parameters = Annotated[
     list[str] | None, typer.Option("-p", "--parameter", help="key=value: a parameter or a setting of the profile.")
 ]
+Before = Annotated[Path, typer.Option("--before", help="Directory of the checkpoint whose skill was good.")]
+After = Annotated[Path, typer.Option("--after", help="Directory of the checkpoint that was trained on, and lost it.")]
+PromptFiles = Annotated[
+    list[Path],
+    typer.Option(
+        "--prompts",
+        help="JSON Lines with a 'prompt' a line, a file a domain: first the skill to bring back, then what is to stay.",
+    ),
+]
+Limit = Annotated[int, typer.Option("--limit", help="Prompts of a file, at most.", min=4)]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="Where answers are cut off.", min=1)]
 
 
 @app.callback()
@@ -31,8 +46,8 @@ def _main() -> None:
 
 
 @contextmanager
-def _clear_errors() -> Iterator[None]:
-    """One clear message instead of a traceback, for what a user can mend."""
+def _clear_errors(*others: type[Exception]) -> Iterator[None]:
+    """One clear message instead of a traceback, for what a user can mend: errors of our own, and `others`."""
     from crossdomain.book import BookError
     from crossdomain.domains.hub import DataError
     from crossdomain.evidence import ClaimError
@@ -43,7 +58,7 @@ def _clear_errors() -> Iterator[None]:
     from crossdomain.store import StoreError
     from crossdomain.verify import VerifyError
 
-    ours = (
+    known: tuple[type[Exception], ...] = (
         ProfileError,
         RunError,
         StoreError,
@@ -53,10 +68,11 @@ def _clear_errors() -> Iterator[None]:
         DataError,
         JudgeError,
         SandboxError,
+        FileNotFoundError,
     )
     try:
         yield
-    except (*ours, FileNotFoundError) as error:
+    except (*known, *others) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
 
@@ -193,6 +209,91 @@ def verify(
     typer.echo(f"report: {page.as_uri()}")
     if not found.agrees:
         raise typer.Exit(1)
+
+
+@app.command()
+def diagnose(
+    before: Before,
+    after: After,
+    prompts: PromptFiles,
+    base: Annotated[
+        Path | None,
+        typer.Option("--base", help="Directory of what `before` was trained from: compares both trainings."),
+    ] = None,
+    limit: Limit = 64,
+    max_new_tokens: MaxNewTokens = 48,
+    out: Annotated[Path, typer.Option("--out", help="Directory for report.html and tables as CSV.")] = Path(
+        "diagnosis"
+    ),
+) -> None:
+    """Compare two checkpoints of a model: edits, routes, predicted and actual damage, conflict modules, rollback.
+
+    Needs no labels. Damage is the divergence from `before` on its own answers. Models of the families Qwen3, Llama (with
+    SmolLM2), Gemma 3 (text) and GPT-2, saved as safetensors, on a CPU; a part of the model at a time is in memory.
+    """
+    from rich.console import Console
+
+    from crossdomain import diagnosis_report
+    from crossdomain.diagnosis import Diagnosis
+
+    found = Diagnosis(_pair(before, after, prompts, base, limit, max_new_tokens))
+    with _clear_errors():
+        page = diagnosis_report.write(found, out)
+    diagnosis_report.show(found, Console())
+    typer.echo(f"report: {page.resolve().as_uri()}")
+
+
+@app.command()
+def rollback(
+    before: Before,
+    after: After,
+    prompts: PromptFiles,
+    keep: Annotated[
+        str,
+        typer.Option(
+            "--keep",
+            help="How much of the ranking by F·δ² to keep as the set that is taken back, in percent of the parameters.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Directory of the repaired checkpoint; must not exist.")],
+    limit: Limit = 64,
+    max_new_tokens: MaxNewTokens = 48,
+) -> None:
+    """Write a repaired checkpoint: `after`, with the coordinates that hurt the skill most as they were in `before`.
+
+    `--keep 5%` ranks all parameters by F·δ² and takes the first 5 % back; nothing is trained. The result loads wherever
+    `after` loads. What it returns and costs is measured and printed, as `diagnose` does.
+    """
+    from crossdomain import diagnosis_report
+    from crossdomain.checkpoint_rollback import check, parse_percent
+    from crossdomain.diagnosis import Diagnosis
+
+    with _clear_errors(ValueError, FileExistsError):
+        percent = parse_percent(keep)
+        check(out)
+    found = Diagnosis(_pair(before, after, prompts, None, limit, max_new_tokens))
+    with _clear_errors():
+        for line in diagnosis_report.repair(found, percent, out):
+            typer.echo(line)
+    typer.echo(f"the repaired checkpoint: {out}")
+
+
+def _pair(
+    before: Path, after: Path, prompts: list[Path], base: Path | None, limit: int, max_new_tokens: int
+) -> CheckpointPair:
+    """The checkpoints, checked, with what they will take said before it starts."""
+    from crossdomain import paths
+    from crossdomain.checkpoint_pair import CheckpointPair
+    from crossdomain.store import Store
+    from crossdomain.training import quiet
+    from crossdomain.words import diagnosis as say
+
+    quiet()
+    store = Store(paths.store())
+    with _clear_errors(ValueError, TypeError, OSError):
+        pair = CheckpointPair(before, after, prompts, base, limit=limit, max_new_tokens=max_new_tokens, store=store)
+    typer.echo(say.needs(pair))
+    return pair
 
 
 @store_app.command("list")
