@@ -123,7 +123,7 @@ def test_the_command_prints_time_cost_memory_disk_and_all_assumptions() -> None:
     result = CliRunner().invoke(app, ["plan", "--profile", "paper", "--gpus", "8", "--price", "2"])
     assert result.exit_code == 0, result.output
     hours = plan(load_profile("paper"), 8, H100).hours
-    assert f"{8 * hours * 2:,.0f} at 2 a GPU-hour" in result.output
+    assert f"{8 * hours * 2:,.1f} at 2 a GPU-hour" in result.output
     for word in ("time", "memory", "disk", "Estimated, never measured", "guesses", "bandwidth"):
         assert word in result.output
     assert not paths.store().exists()

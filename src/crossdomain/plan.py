@@ -66,7 +66,7 @@ ASSUMED = (
     f"weights, whose cache takes what is left of {MEMORY_SHARE:.0%} of its memory",
     "mean tokens of prompts and responses: "
     + ", ".join(f"{name} {prompt} + {response}" for name, (prompt, response) in LENGTHS.items())
-    + " (guesses; --tokens changes those of responses)",
+    + " (guesses; --tokens changes those of responses); of other domains, the longest response",
     f"{CORES_A_GPU} processor cores a GPU, {PROGRAM_SECONDS} core-seconds for each of up to {TESTS} programs a completion",
     f"{JUDGE_SECONDS} s for each text before the judge, whose own machine is not counted",
     "transfers, start-up, saving and waiting for stragglers between processes take no time",
@@ -110,8 +110,8 @@ class Plan:
             "",
             table(self.memory.rename(columns={"what": "on each GPU", "gigabytes": "GB"})),
             "",
-            f"time    {self.hours:.0f} h on {self.gpus} GPUs: {gpu_hours:.0f} GPU-hours a seed",
-            f"cost    {gpu_hours * price:,.0f} at {price:g} a GPU-hour"
+            f"time    {_short(self.hours)} h, {_short(gpu_hours)} GPU-hours a seed (GPUs: {self.gpus})",
+            f"cost    {_short(gpu_hours * price)} at {price:g} a GPU-hour"
             if price is not None
             else "cost    say --price to know",
             f"memory  {used:.0f} of {self.capacity:.0f} GB a GPU"
@@ -306,5 +306,9 @@ def _disk(profile: Profile, architecture: Architecture, stages: Iterable[Stage])
 
 def table(frame: pd.DataFrame) -> str:
     """Markdown with short numbers, and nothing where a number is missing."""
-    shown = frame.map(lambda value: value if isinstance(value, str) else "" if pd.isna(value) else f"{value:,.1f}")
+    shown = frame.map(lambda value: value if isinstance(value, str) else "" if pd.isna(value) else _short(value))
     return str(shown.to_markdown(index=False, disable_numparse=True, stralign="right"))
+
+
+def _short(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3g}"
