@@ -49,8 +49,8 @@ def needs(pair: CheckpointPair) -> str:
     """What a diagnosis takes, said before it starts."""
     memory, disk = pair.needs()
     return (
-        f"{pair.parameters:,} parameters: at most about {memory:.1f} GiB of memory, and {disk:.1f} GiB on the disk of "
-        f"{pair.store.root.resolve()}"
+        f"{pair.parameters:,} parameters: at most about {memory:.1f} GiB of memory, and {disk:.1f} GiB on the "
+        "store's disk"
     )
 
 
@@ -91,8 +91,8 @@ def at_scale(measured: Mapping[str, Any]) -> str:
     seconds = product["seconds"] * parameters / measured["parameters"] * LONG / measured["tokens"]
     return (
         f"Measured with {measured['model']} ({measured['parameters'] / 1e6:.0f} million parameters, float32) on "
-        f"{measured['tokens']} tokens, one thread of a {measured['hardware']['processor']}; in brackets as multiples of "
-        f"the first row, a gradient step:\n\n{pd.DataFrame(rows).to_markdown(index=False)}\n\n"
+        f"{measured['tokens']} tokens, one thread of {measured['hardware']['processor']}; in brackets as multiples of "
+        f"the first row, a gradient step:\n\n{pd.DataFrame(rows).to_html(index=False, border=0)}\n\n"
         f"A Qwen3 of {parameters / 1e9:.1f} billion parameters stored in bfloat16 would, by the formula of the bound that "
         f"is stated before a diagnosis starts, take at most {memory:.0f} GiB of memory for answers of {LONG} tokens, and "
         f"{disk:.0f} GiB of disk for the Fisher diagonal. Time grows like parameters times tokens: at the rate measured "
