@@ -284,6 +284,6 @@ def test_more_is_needed_of_a_larger_model_and_less_of_a_smaller_type(found: Diag
 def test_what_larger_models_take_is_said_from_what_was_measured() -> None:
     measured = json.loads((paths.root() / "book" / "curvature_at_scale.json").read_text())
     text = say.at_scale(measured)
-    assert "| Fisher, a piece at a time" in text and "A Qwen3 of 4.0 billion parameters" in text
+    assert "<td>Fisher, a piece at a time</td>" in text and "A Qwen3 of 4.0 billion parameters" in text
     fisher = next(row for row in measured["rows"] if row["how"] == "layerwise" and row["work"] == "Fisher")
     assert f"{fisher['seconds']:.0f} s ({fisher['seconds_ratio']:.1f})" in text
