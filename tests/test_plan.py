@@ -111,6 +111,7 @@ def test_measured_stages_are_listed_beside_their_flops(
     row = found.set_index("stage").loc["cw-seed0"]
     assert row["steps"] == 24 and 0 < row["tokens"] <= lineage.domains["cw"].max_new_tokens
     assert row["seconds"] > 0 and 0 < row["gigaflops"] < 1e4
+    assert not any("+" in name for name in found["stage"])
     other = replace_batch(lineage.profile)
     assert "cw-seed0" not in set(measured(other)["stage"])
 

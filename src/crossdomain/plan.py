@@ -205,8 +205,8 @@ def measured(profile: Profile) -> pd.DataFrame:
     for artifact in lineage.store.artifacts():
         inputs = artifact.manifest["inputs"]
         name = artifact.manifest["name"]
-        if inputs.get("kind") != "stage" or inputs["settings"] != settings:
-            continue
+        if inputs.get("kind") != "stage" or inputs["settings"] != settings or "+" in name:
+            continue  # a + in a name says that it was trained by another method than one domain's GRPO
         log = pd.read_csv(artifact.path / "training.csv")
         stage = lineage.stage(name.rpartition("-seed")[0])
         prompt, _ = _lengths(profile, stage.domain, lineage.domains[stage.domain])
