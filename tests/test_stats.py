@@ -43,6 +43,13 @@ def test_seed_mean_is_students_interval() -> None:
     assert stats.seed_mean(values) == pytest.approx((np.mean(values), low, high))
 
 
+def test_an_interval_of_seeds_is_cut_off_at_what_values_can_be() -> None:
+    low, high = stats.seed_mean([50.0, 95.0])[1:]
+    assert low < 0 and high > 100
+    assert stats.seed_mean([50.0, 95.0], (0, 100)) == (72.5, 0, 100)
+    assert stats.seed_mean([50.0, 95.0], (-1e9, 100)) == (72.5, low, 100)
+
+
 def test_one_seed_has_no_interval() -> None:
     found = stats.seed_mean([5.0])
     assert found.value == 5.0

@@ -14,6 +14,8 @@ from crossdomain.lineage import BASE, Lineage
 from crossdomain.run import Run
 from crossdomain.staging import Plan, learned, plan, refresh_names, title
 
+SCORES = (0.0, 100.0)  # what a score can be, in points
+
 
 def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     """A summary's means over seeds, with intervals over seeds; over prompts where there is one seed.
@@ -24,7 +26,7 @@ def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
     keys = ["role", "domain", "split", "decoding"]
     rows = []
     for key, group in table.groupby(keys, sort=False):
-        interval = stats.seed_mean(group["score"])
+        interval = stats.seed_mean(group["score"], SCORES)
         if len(group) == 1:
             interval = stats.Interval(*group.iloc[0][["score", "low", "high"]])
         sd = group["score"].std(ddof=1) if len(group) > 1 else np.nan
@@ -205,11 +207,11 @@ def score(scores: pd.DataFrame, role: str, domain: str | None, decoding: str) ->
     """
     rows = scores[(scores["role"] == role) & (scores["split"] == "test") & (scores["decoding"] == decoding)]
     if domain is None:
-        return stats.seed_mean(rows.groupby("seed")["score"].mean())
+        return stats.seed_mean(rows.groupby("seed")["score"].mean(), SCORES)
     rows = rows[rows["domain"] == domain]
     if len(rows) == 1:
         return stats.Interval(*rows.iloc[0][["score", "low", "high"]])
-    return stats.seed_mean(rows["score"])
+    return stats.seed_mean(rows["score"], SCORES)
 
 
 # What of the headline only a run with later stages and a refresh has.

@@ -62,8 +62,12 @@ def paired_difference(after: ArrayLike, before: ArrayLike, resamples: int = 2000
     return bootstrap_mean(first - second, resamples, seed)
 
 
-def seed_mean(values: ArrayLike) -> Interval:
+def seed_mean(values: ArrayLike, within: tuple[float, float] = (-np.inf, np.inf)) -> Interval:
     """Mean of one value a seed, with Student's t interval; one seed has no interval.
+
+    Args:
+        values: one a seed.
+        within: what such values can be at all; an interval of few seeds is cut off there.
 
     Raises:
         ValueError: there is no value, or one is not finite.
@@ -73,7 +77,7 @@ def seed_mean(values: ArrayLike) -> Interval:
     if len(data) < 2:
         return Interval(mean, np.nan, np.nan)
     half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, len(data) - 1) * data.std(ddof=1) / np.sqrt(len(data)))
-    return Interval(mean, mean - half, mean + half)
+    return Interval(mean, max(mean - half, within[0]), min(mean + half, within[1]))
 
 
 def hierarchical_bootstrap(values: ArrayLike, bases: ArrayLike, resamples: int = 10_000, seed: int = 0) -> Interval:
