@@ -45,11 +45,14 @@ class Comparison:
 
 
 def unlike(reference: Mapping[str, Any], yours: Mapping[str, Any]) -> list[str]:
-    """What of the conditions of two manifests differs, in words; the seeds aside."""
+    """What of the conditions of two manifests differs, in words; the seeds aside.
+
+    A setting that only one of them has came or went with a change of the code, which must not change what is measured.
+    """
     conditions = {
         **{f"{package} version": ("versions", package) for package in provenance.DECISIVE},
         **{name: ("hardware", name) for name in ("threads", "processor", "accelerator")},
-        **{f"setting {name}": ("profile", name) for name in {**reference["profile"], **yours["profile"]}},
+        **{f"setting {name}": ("profile", name) for name in reference["profile"] if name in yours["profile"]},
     }
     pairs = {name: (reference[part].get(key), yours[part].get(key)) for name, (part, key) in conditions.items()}
     return [
