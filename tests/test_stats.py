@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
 
 from crossdomain import stats
 
@@ -153,6 +154,11 @@ def test_seeds_without_a_base_of_their_own_are_refused(bases: list[int]) -> None
 
 def test_holm_on_a_known_case() -> None:
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
+def test_holm_agrees_with_statsmodels(p: list[float]) -> None:
+    assert stats.holm(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
