@@ -74,11 +74,3 @@ def test_random_sets_of_the_same_norm_are_as_long_as_the_fishers(found) -> None:
             assert length == pytest.approx(lengths[rollback_sets.FISHER, percent], rel=0.02)
         if score == rollback_sets.RANDOM:
             assert length < lengths[rollback_sets.FISHER, percent]
-
-
-def test_the_fisher_is_of_the_checkpoints_own_answers_whatever_their_reward(small: Lineage, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    at = second_order.point(small, "qa")
-    diagonal = rollback_sets.fisher(small, "qa", at, "qa")
-    assert diagonal.shape == (at.space.size,) and (diagonal >= 0).all() and diagonal.any()
-    monkeypatch.setattr(type(small.domains["qa"]), "score", lambda *_: 0.0)
-    assert torch.equal(rollback_sets.fisher(small, "qa", at, "qa"), diagonal)

@@ -109,3 +109,11 @@ def test_studies_of_several_seeds_are_stacked(small: Lineage) -> None:
     other = Lineage(small.profile, 1, small.store)
     found = measurements.stacked([small, other], lambda x: {"t": pd.DataFrame({"x": [x.seed]})})
     assert found["t"].to_numpy().tolist() == [[0, 0], [1, 1]]
+
+
+def test_the_fisher_is_of_the_checkpoints_own_answers_whatever_their_reward(small: Lineage, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    at = second_order.point(small, "qa")
+    diagonal = second_order.fisher_of(small, "qa", at, "qa")
+    assert diagonal.shape == (at.space.size,) and (diagonal >= 0).all() and diagonal.any()
+    monkeypatch.setattr(type(small.domains["qa"]), "score", lambda *_: 0.0)
+    assert torch.equal(second_order.fisher_of(small, "qa", at, "qa"), diagonal)

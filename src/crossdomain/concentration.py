@@ -12,15 +12,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from crossdomain import curvature, damage, measurements, objectives, pathways, route_parameters, routes, spectrum
+from crossdomain import damage, measurements, pathways, route_parameters, routes, spectrum
 from crossdomain.damage import Subspace
 from crossdomain.lineage import Lineage
 from crossdomain.objectives import Objective
 from crossdomain.pathways import active_routes
-from crossdomain.second_order import Case, Point, kept, loss_of, main_case, point, rollouts_of, update
+from crossdomain.second_order import Case, Point, fisher_of, kept, loss_of, main_case, point, update
 
 ROUTE_SHARE = 0.2  # of the units of each kind is a domain's route: the conflict subspace lies on what two routes share
-TRACE_PROBES = 12  # vectors for an estimate of tr H, two products each
+TRACE_PROBES = 12  # at most, for an estimate of tr H: two products and four vectors in memory each
 TOLERANCE = 0.05  # residual of an eigenpair over its eigenvalue: directions are wanted, not digits
 SPACES = ("route", "route, MLP", "route, attention", "all parameters")
 LEADING, FEW = ("route", "all parameters"), 16  # spaces that get all directions, and how many the others get
@@ -49,7 +49,8 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
         ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= directions]
         captured, summary, spectra = [], [], []
         whole = damage.second_order(chosen, at.params, delta)
-        trace = spectrum.xtrace(spectrum.HessianOperator(chosen, at.params), TRACE_PROBES, seed=lineage.seed).value
+        probes = max(2, min(TRACE_PROBES, directions))  # a large model that affords few directions affords few of them
+        trace = spectrum.xtrace(spectrum.HessianOperator(chosen, at.params), probes, seed=lineage.seed).value
         for space, mask in masks.items():
             hessian = spectrum.HessianOperator(chosen, at.params, mask)
             k = directions if space in LEADING else min(FEW, directions)
@@ -176,9 +177,8 @@ def _control_subspaces(
 ) -> Iterator[tuple[str, Subspace, int]]:
     """One after the other, since a random basis takes k times the memory of the parameters."""
     size = at.space.size
-    own = rollouts_of(lineage, case.before, at, case.domain, "train", lineage.profile.generations)
-    fisher = curvature.fisher_diagonal(objectives.negative_log_likelihood(at.model, own), at.params)
-    yield "coordinates by ½Fδ²", damage.coordinate_subspace(fisher * delta**2, k), 0
+    diagonal = fisher_of(lineage, case.before, at, case.domain)
+    yield "coordinates by ½Fδ²", damage.coordinate_subspace(diagonal * delta**2, k), 0
     yield "coordinates by |δ|", damage.coordinate_subspace(delta.abs(), k), 0
     for draw in range(2):
         yield (

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor
 from transformers import TrainerCallback
 
 from crossdomain import (
@@ -23,14 +22,13 @@ from crossdomain import (
     objectives,
     provenance,
     regularised,
-    rollback_sets,
     rollouts,
     second_order,
     training,
 )
 from crossdomain.lineage import RL_SETTINGS, Checkpoint, Lineage, domain_inputs, environment
 from crossdomain.regularised import Anchor, GradientCallback
-from crossdomain.second_order import loss_of, point
+from crossdomain.second_order import fisher_of, loss_of, point
 from crossdomain.staging import learned
 
 Earlier = Mapping[str, str]  # domains before a stage, and the checkpoint each was last trained at
@@ -122,8 +120,7 @@ def projection(lineage: Lineage) -> str:
 
 def _anchor(lineage: Lineage, domain: str, name: str) -> Anchor:
     at = point(lineage, name)
-    fisher: Tensor = rollback_sets.fisher(lineage, name, at, domain)
-    return Anchor(fisher, at.space.flatten(at.params))
+    return Anchor(fisher_of(lineage, name, at, domain), at.space.flatten(at.params))
 
 
 class Regulariser(NamedTuple):
@@ -142,7 +139,7 @@ class Regulariser(NamedTuple):
             },
             "strength": self.strength,
             "memory": lineage.profile.subset(*MEMORY_SETTINGS),
-            "regulariser": provenance.code_fingerprint(*modules, second_order, rollback_sets),
+            "regulariser": provenance.code_fingerprint(*modules, second_order),
             "libraries": provenance.versions(("scipy", "torchjd")),
         }
 

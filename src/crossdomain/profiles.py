@@ -93,6 +93,7 @@ class Profile(BaseModel):
     gradient_splits: Annotated[int, Field(ge=2, multiple_of=2)]
     route_prompts: Annotated[int, Field(ge=2)]
     curvature_prompts: Annotated[int, Field(ge=2)]
+    derivative_batch: Count
     curvature_directions: Count
 
     descent_steps: Count

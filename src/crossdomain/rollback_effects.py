@@ -26,7 +26,7 @@ from crossdomain.objectives import Parameters
 from crossdomain.policy_scores import PolicyScores
 from crossdomain.rollback import QuadraticModel
 from crossdomain.rollback_sets import DAMAGED, FISHER, LEADING, NEXT, Case, Chosen
-from crossdomain.second_order import loss_of, point, update
+from crossdomain.second_order import fisher_of, loss_of, point, update
 from crossdomain.staging import expert_names
 
 LEARNED, HURT = "before the later stages", "after them"
@@ -81,7 +81,7 @@ def _measured(lineage: Lineage, case: Case) -> measurements.Tables:
     )
     loss = loss_of(lineage, case.learned, at, case.domain, "test")
     model, hurt = QuadraticModel.of(loss, at.params, delta), loss.value(damaged).value
-    diagonal = rollback.fisher_scores(rollback_sets.fisher(lineage, case.learned, at, case.domain), delta)
+    diagonal = rollback.fisher_scores(fisher_of(lineage, case.learned, at, case.domain), delta)
     measured, predicted = [], []
     policies = _policy(scores, case, at.params, LEARNED) + _policy(scores, case, damaged, HURT)
     for chosen in rollback_sets.chosen_sets(lineage, case, at, delta):
@@ -168,8 +168,8 @@ def _pair(lineage: Lineage, case: Case) -> list[dict[str, Any]]:
 
     (a_before, b_before), (a_after, b_after) = expected(start.params), expected(end.params)
     diagonals = {
-        FISHER: rollback_sets.fisher(lineage, case.learned, at, a),
-        DAMAGED: rollback_sets.fisher(lineage, case.after, end, a),
+        FISHER: fisher_of(lineage, case.learned, at, a),
+        DAMAGED: fisher_of(lineage, case.after, end, a),
     }
     rankings = [(score, 0, rollback.ranking(rollback.fisher_scores(f, delta))) for score, f in diagonals.items()]
     rows = []

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from crossdomain import curvature, objectives, rollback
+from crossdomain import rollback
 from crossdomain.anatomy import place
 from crossdomain.concentration import shared_route
 from crossdomain.lineage import Lineage
 from crossdomain.rollback import QuadraticModel
-from crossdomain.second_order import Point, divergence_of, loss_of, main_case, point, rollouts_of, update
+from crossdomain.second_order import Point, divergence_of, fisher_of, loss_of, main_case, point, update
 
 FISHER = "Fisher"
 OPPOSITE, ROUTE, BOTH = "Fisher, opposite sign", "Fisher, shared route", "Fisher, both filters"
@@ -106,7 +106,7 @@ def first(order: Tensor, percent: float, size: int) -> Tensor:
 
 def _rankings(lineage: Lineage, case: Case, at: Point, delta: Tensor) -> Iterator[tuple[str, int, Tensor]]:
     """Score, draw and ranking: one at a time, since each takes twice the memory of the parameters."""
-    scores = rollback.fisher_scores(fisher(lineage, case.learned, at, case.domain), delta)
+    scores = rollback.fisher_scores(fisher_of(lineage, case.learned, at, case.domain), delta)
     yield FISHER, 0, rollback.ranking(scores)
     opposite = rollback.opposing(delta, update(lineage, lineage.stage(case.learned).parent, case.learned))
     route = shared_route(lineage, case.learned, at, case.domain, case.later)
@@ -114,7 +114,7 @@ def _rankings(lineage: Lineage, case: Case, at: Point, delta: Tensor) -> Iterato
     for score, mask in zip(FILTERS, allowed, strict=True):
         yield score, 0, rollback.ranking(scores, mask)
     hurt = point(lineage, case.after)
-    yield DAMAGED, 0, rollback.ranking(rollback.fisher_scores(fisher(lineage, case.after, hurt, case.domain), delta))
+    yield DAMAGED, 0, rollback.ranking(rollback.fisher_scores(fisher_of(lineage, case.after, hurt, case.domain), delta))
     largest = len(first(delta, max(lineage.profile.rollback_percents), len(delta)))
     for score, objective in ((DIVERGENCE, divergence_of), (REWARD, loss_of)):
         loss = objective(lineage, case.learned, at, case.domain, "train")
@@ -127,19 +127,6 @@ def controls(lineage: Lineage, delta: Tensor) -> Iterator[tuple[str, int, Tensor
     yield MAGNITUDE, 0, rollback.ranking(delta.abs())
     for draw in range(lineage.profile.rollback_draws):
         yield RANDOM, draw, rollback.random_ranking(len(delta), seed=draw)
-
-
-def fisher(lineage: Lineage, name: str, at: Point, domain: str) -> Tensor:
-    """Diagonal Fisher of a checkpoint on its own answers to a domain's training prompts, shape (p,); no reward is used.
-
-    Args:
-        lineage: the run.
-        name: of the checkpoint.
-        at: the same checkpoint.
-        domain: whose prompts.
-    """
-    answers = rollouts_of(lineage, name, at, domain, "train", lineage.profile.generations)
-    return curvature.fisher_diagonal(objectives.negative_log_likelihood(at.model, answers), at.params)
 
 
 def _block(at: Point, block: str) -> Tensor:

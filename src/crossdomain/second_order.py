@@ -24,7 +24,7 @@ from crossdomain.staging import expert_names, learned
 
 CODE = [damage, curvature, spectrum, objectives, rollouts, route_parameters, routes]
 SETTINGS = (
-    *("prompt_template", "generations", "evaluation_batch"),
+    *("prompt_template", "generations", "evaluation_batch", "derivative_batch"),
     *("curvature_prompts", "curvature_directions", "route_prompts"),
 )
 DIVERGENCE_ROLLOUTS = 2  # a prompt, for the KL objective
@@ -68,14 +68,32 @@ def loss_of(lineage: Lineage, name: str, at: Point, domain: str, split: str) -> 
     tokenizer = lineage.checkpoint(name).tokenizer()
     items = made.items(split)[: profile.curvature_prompts]
     if made.answer(items[0]) is not None:
-        return objectives.exact_reward(at.model, tokenizer, profile, made, items, split=split)
+        return objectives.exact_reward(
+            at.model, tokenizer, profile, made, items, split=split, batch_size=profile.derivative_batch
+        )
     sampled = rollouts_of(lineage, name, at, domain, split, profile.generations)
-    return objectives.importance_weighted(at.model, sampled)
+    return objectives.importance_weighted(at.model, sampled, batch_size=profile.derivative_batch)
 
 
 def divergence_of(lineage: Lineage, name: str, at: Point, domain: str, split: str) -> Objective:
     """The KL objective of a domain at a checkpoint, on the checkpoint's own rollouts."""
-    return objectives.kl(at.model, rollouts_of(lineage, name, at, domain, split, DIVERGENCE_ROLLOUTS))
+    sampled = rollouts_of(lineage, name, at, domain, split, DIVERGENCE_ROLLOUTS)
+    return objectives.kl(at.model, sampled, batch_size=lineage.profile.derivative_batch)
+
+
+def fisher_of(lineage: Lineage, name: str, at: Point, domain: str) -> Tensor:
+    """Diagonal Fisher of a checkpoint on its own answers to a domain's training prompts, shape (p,); no reward is used.
+
+    Args:
+        lineage: the run.
+        name: of the checkpoint.
+        at: the same checkpoint.
+        domain: whose prompts.
+    """
+    profile = lineage.profile
+    answers = rollouts_of(lineage, name, at, domain, "train", profile.generations)
+    scores = objectives.negative_log_likelihood(at.model, answers, batch_size=profile.derivative_batch)
+    return curvature.fisher_diagonal(scores, at.params)
 
 
 def rollouts_of(lineage: Lineage, name: str, at: Point, domain: str, split: str, samples: int) -> rollouts.Rollouts:

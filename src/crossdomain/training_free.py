@@ -31,7 +31,7 @@ from crossdomain import (
 from crossdomain.damage import moved
 from crossdomain.lineage import BASE, Checkpoint, Lineage
 from crossdomain.objectives import Parameters
-from crossdomain.second_order import main_case, point, update
+from crossdomain.second_order import fisher_of, main_case, point, update
 from crossdomain.staging import expert_names
 from crossdomain.training import quiet
 
@@ -95,7 +95,7 @@ def rolled_back(lineage: Lineage, percent: float, *, random: bool = False) -> Ch
 def _by_fisher(lineage: Lineage) -> Tensor:
     """Coordinates by ½F_ii δ_i² of the refreshed domain, the highest first."""
     case = main_case(lineage)
-    fisher = rollback_sets.fisher(lineage, case.before, point(lineage, case.before), case.domain)
+    fisher = fisher_of(lineage, case.before, point(lineage, case.before), case.domain)
     return rollback.ranking(rollback.fisher_scores(fisher, update(lineage, case.before, case.after)))
 
 
