@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from crossdomain import book, paths
@@ -28,11 +29,16 @@ def test_values_come_from_the_run_and_costs_from_every_profile_measured(tmp_path
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
+    pd.DataFrame(
+        {"part": ["stage", "other"], "artifacts": [3, 1], "core_minutes": [2.25, 1.5], "peak_memory_gib": [1.0, 0.5]}
+    ).to_csv(run / "results" / "costs_by_part.csv", index=False)
     found = book.values(root, run)
     assert found["peak"] == "71.0"
     assert found["paper_math_damaged"] == "57.66"
     assert "`smollm`" in found["costs"] and "1.3" in found["costs"]
     assert "99" not in found["costs"]  # this run's own measurement stands for its profile
+    total = found["costs_by_part"].splitlines()[-1]
+    assert [cell.strip() for cell in total.strip("|").split("|")] == ["all", "4", "3.8", "1.0 GiB"]
 
 
 def test_the_claims_page_is_filled_in_from_the_findings(tmp_path: Path) -> None:

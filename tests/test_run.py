@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crossdomain import run
+from crossdomain import costs, run
 from crossdomain.lineage import Checkpoint
 from crossdomain.profiles import ProfileError
 from synthetic_results import tables
@@ -29,13 +29,13 @@ def test_runs_with_other_settings_do_not_share_a_directory() -> None:
     assert run.open_run("smoke", "0", refresh_steps=-1).directory == plain.directory
 
 
-def test_costs_count_what_the_run_used(base: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_says_what_made_it_and_the_results_too(base: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = run.open_run("smoke", "0", "steps.cw=24")
     opened.lineages[0].store.root = base.artifact.path.parent
     opened.lineages[0].checkpoint("base")
-    found = run.costs(opened)
+    found = costs.costs(opened)
     assert found["name"].tolist() == [base.artifact.manifest["name"]]
-    summary = run.cost_summary(opened)
+    summary = costs.summary(found, opened)
     assert summary["core_minutes"] == pytest.approx(base.artifact.manifest["core_seconds"] / 60)
     box = run.provenance_box(opened, "x.py")
     assert "../sources/x.py" in box and opened.profile.name in box

@@ -20,7 +20,7 @@ import nbformat
 import pandas as pd
 import yaml
 
-from crossdomain import chapters, claims, paths, plots
+from crossdomain import chapters, claims, costs, paths, plots
 from crossdomain.lineage import Lineage
 from crossdomain.plots import theory
 from crossdomain.profiles import Profile
@@ -152,13 +152,14 @@ def values(root: Path, run: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(headline.read_text())
     found |= {f"paper_{name}": f"{value:g}" for name, value in paper.REPORTED["value"].items()}
     found["costs"] = cost_table(root, run)
+    found["costs_by_part"] = part_table(pd.read_csv(run / "results" / "costs_by_part.csv"))
     return found
 
 
 def cost_table(root: Path, run: Path) -> str:
     """A Markdown table of what each profile took, where it was run: this run, and the reference results in git."""
     files = [*sorted((root / REFERENCE).glob("*/costs.json")), run / "results" / "costs.json"]
-    costs = {row["profile"]: row for row in (json.loads(file.read_text()) for file in files if file.is_file())}
+    found = {row["profile"]: row for row in (json.loads(file.read_text()) for file in files if file.is_file())}
     rows = [
         {
             "profile": f"`{row['profile']}`",
@@ -169,6 +170,25 @@ def cost_table(root: Path, run: Path) -> str:
             "memory a process": f"{row['peak_memory_gib']:.1f} GiB",
             "measured on": f"{row['processor']}, {row['cores']} cores",
         }
-        for row in costs.values()
+        for row in found.values()
     ]
     return str(pd.DataFrame(rows).to_markdown(index=False))
+
+
+def part_table(parts: pd.DataFrame) -> str:
+    """The table of `costs.by_part` in Markdown, with its sum."""
+    rows = [
+        {
+            "part": costs.PARTS[row["part"]],
+            "checkpoints and measurements": row["artifacts"],
+            "minutes of one core": f"{row['core_minutes']:.1f}",
+            "memory a process": f"{row['peak_memory_gib']:.1f} GiB",
+        }
+        for _, row in parts.iterrows()
+    ]
+    total = {"part": "all", "checkpoints and measurements": parts["artifacts"].sum()}
+    total |= {
+        "minutes of one core": f"{parts['core_minutes'].sum():.1f}",
+        "memory a process": f"{parts['peak_memory_gib'].max():.1f} GiB",
+    }
+    return str(pd.DataFrame([*rows, total]).to_markdown(index=False))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from crossdomain import paths, provenance
+from crossdomain import costs, paths, provenance
 from crossdomain.lineage import Lineage
 from crossdomain.profiles import SETTINGS, Profile, ProfileError, load_profile, parse_overrides
 from crossdomain.training import quiet
@@ -98,49 +98,10 @@ def parse_seeds(seeds: str | int) -> list[int]:
     return [int(word) for word in words]
 
 
-def costs(run: Run) -> pd.DataFrame:
-    """Time on one core and peak memory of all that the run's checkpoints and evaluations took, wherever they were made.
-
-    Returns:
-        A row an artifact: `name`, `kind`, `core_seconds`, `peak_memory_gib`.
-    """
-    keys = {
-        path.read_text().strip()
-        for seed in run.seeds
-        for path in paths.run(run.profile.label, [seed]).glob("uses/*")
-        if not path.name.startswith(".")
-    }
-    rows = [
-        {
-            "name": artifact.manifest["name"],
-            "kind": artifact.manifest["inputs"]["kind"],
-            "core_seconds": artifact.manifest["core_seconds"],
-            "peak_memory_gib": artifact.manifest["peak_memory_gib"],
-        }
-        for artifact in run.lineages[0].store.artifacts()
-        if artifact.key in keys
-    ]
-    return pd.DataFrame(rows)
-
-
-def cost_summary(run: Run) -> dict[str, Any]:
-    """What a run cost in all: core minutes, peak memory, and the machine."""
-    made, hardware = costs(run), provenance.hardware()
-    return {
-        "profile": run.profile.label,
-        "seeds": len(run.seeds),
-        "artifacts": len(made),
-        "core_minutes": float(made["core_seconds"].sum() / 60),
-        "peak_memory_gib": float(made["peak_memory_gib"].max()),
-        "processor": hardware["processor"],
-        "cores": hardware["cores"],
-    }
-
-
 # What claims are judged by, `verify` compares and pages quote; and what chapters show, except the logs of training and the
 # tables with a row a tensor, which are large.
 PROMOTED = (
-    *("manifest.json", "claims.json", "checkpoints.csv", "costs.json"),
+    *("manifest.json", "claims.json", "checkpoints.csv", "costs.json", "costs_by_part.csv"),
     *("headline.json", "scores.csv", "scores_over_seeds.csv", "changes.csv", "against_the_paper.csv"),
     *("sequence_curves.csv", "refresh_curves.csv", "refresh_by_prompt.csv", "relearning.csv"),
     *("sparse_edits.json", "unchanged.csv", "edit_norms.csv", "neuron_overlap.csv", "neuron_stability.csv"),
@@ -181,9 +142,11 @@ def promote(run: Run) -> Path:
 def provenance_box(run: Run, source: str) -> str:
     """HTML that says what made a page: profile, parameters, seeds, commit, versions, hardware, time, source.
 
-    The same is kept beside the results, in `manifest.json` and `costs.json`.
+    The same is kept beside the results, in `manifest.json`, `costs.json` and `costs_by_part.csv`.
     """
-    cost = run.keep_values("costs", cost_summary(run))
+    artifacts = costs.costs(run)
+    cost = run.keep_values("costs", costs.summary(artifacts, run))
+    run.keep("costs_by_part", costs.by_part(artifacts))
     hardware = provenance.hardware()
     made = run.keep_values(
         "manifest",
