@@ -1,8 +1,12 @@
 """Figures draw the data they are given, in the colours the book keeps."""
 
+from pathlib import Path
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
+from PIL import Image
 
 from crossdomain import plots
 from crossdomain.plots import staged_training as draw
@@ -48,3 +52,16 @@ def test_shown_figures_carry_their_text_and_are_saved(tmp_path) -> None:  # type
     shown = plots.show(draw.learning_curves(logs, TITLES), 'a "quoted" text', tmp_path / "figures" / "x.png")
     assert 'alt="a &quot;quoted&quot; text"' in shown.data
     assert (tmp_path / "figures" / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_fewer_colours_make_a_figure_smaller_and_look_the_same(tmp_path: Path) -> None:
+    grid = pd.DataFrame({"x": np.arange(400) % 20, "y": np.arange(400) // 20, "value": np.linspace(-1, 1, 400)})
+    figure, axis = plt.subplots()
+    axis.imshow(grid.pivot(index="y", columns="x", values="value"), cmap="RdBu")
+    figure.savefig(tmp_path / "full.png", dpi=160, bbox_inches="tight")
+    plots.show(figure, "a smooth map", tmp_path / "shown.png")
+    full, shown = (np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB"), int) for name in ("full", "shown"))
+    assert full.shape == shown.shape
+    off = np.abs(full - shown).max(2)  # of 255 levels, pixel by pixel
+    assert off.mean() < 1 and (off > 16).mean() < 0.005
+    assert (tmp_path / "shown.png").stat().st_size < (tmp_path / "full.png").stat().st_size

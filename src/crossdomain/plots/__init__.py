@@ -18,6 +18,7 @@ import seaborn as sns
 from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"]
 INK, QUIET = "#222222", "#8a8a8a"
@@ -45,15 +46,21 @@ def seed_lines(axis: Axes, wide: pd.DataFrame, colour: str, label: str | None = 
     axis.plot(wide.index, wide.mean(axis=1), color=colour, label=label, **{"lw": 2.4, **style})
 
 
+def _png(figure: Figure) -> bytes:
+    """The figure in 256 colours: a third of the size in full colour, and no difference to the eye."""
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", dpi=160, bbox_inches="tight")
+    Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="PNG", optimize=True)
+    return small.getvalue()
+
+
 def show(figure: Figure, alt: str, path: Path | None = None) -> HTML:
     """A figure as a page shows it, with text for those who cannot see it; saved as PNG if a path is given."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=160, bbox_inches="tight", metadata={"Software": ""})
+    image = _png(figure)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(stream.getvalue())
-    data = base64.b64encode(stream.getvalue()).decode()
-    source = f"data:image/png;base64,{data}"
+        path.write_bytes(image)
+    source = f"data:image/png;base64,{base64.b64encode(image).decode()}"
     return HTML(
         f'<img class="figure" style="max-width:100%;height:auto" alt="{html.escape(alt, True)}" src="{source}">'
     )
