@@ -21,7 +21,7 @@ INSTALLED := $(VENV)/.crossdomain-installed
 SNAKEMAKE = $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(JOBS) --quiet rules \
 	--config profile="$(PROFILE)" seeds="$(SEEDS)" chapters="$(CHAPTERS)"
 
-.PHONY: help env reproduce verify train notebook book test lint format bench smollm clean clean-runs
+.PHONY: help env reproduce read verify train notebook book test lint format bench smollm clean clean-runs
 
 help: ## This help
 	@echo "crossdomain: cross-domain interference and recovery in multi-domain RL"; echo
@@ -51,6 +51,9 @@ train: env ## Train and evaluate only, without notebooks and book
 
 notebook: env ## Run one notebook: NB=01 PROFILE=cpu SEEDS=0 PARAMS="-p refresh_steps=6"
 	@$(BIN)/crossdomain run $(NB) --profile "$(PROFILE)" --seeds "$(SEEDS)" $(PARAMS)
+
+read: env ## Build the book from the results in git (PROFILE), without training
+	@$(BIN)/crossdomain book --reference --profile "$(PROFILE)"
 
 book: env ## Build the book from what was run
 	@$(BIN)/crossdomain book --profile "$(PROFILE)" --seeds "$(SEEDS)"

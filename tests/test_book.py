@@ -9,13 +9,20 @@ import pandas as pd
 import pytest
 
 from crossdomain import book, paths
-from crossdomain.book import BookError
+from crossdomain.book import BookError, Material
 from crossdomain.profiles import load_profile
 
 
 def test_a_chapter_that_was_not_executed_is_named(tmp_path: Path) -> None:
     with pytest.raises(BookError, match="01_staged_training has not been executed"):
-        book.assemble(paths.root(), tmp_path / "run", tmp_path / "source", load_profile("smoke"))
+        book.assemble(paths.root(), Material.of_run(tmp_path / "run"), tmp_path / "source", load_profile("smoke"))
+
+
+def test_a_profile_without_reference_results_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = load_profile("smoke")
+    monkeypatch.setenv("CROSSDOMAIN_HOME", str(tmp_path))
+    with pytest.raises(BookError, match="make reproduce PROFILE=smoke"):
+        book.build_reference(profile)
 
 
 def test_values_come_from_the_run_and_costs_from_every_profile_measured(tmp_path: Path) -> None:
@@ -32,7 +39,7 @@ def test_values_come_from_the_run_and_costs_from_every_profile_measured(tmp_path
     pd.DataFrame(
         {"part": ["stage", "other"], "artifacts": [3, 1], "core_minutes": [2.25, 1.5], "peak_memory_gib": [1.0, 0.5]}
     ).to_csv(run / "results" / "costs_by_part.csv", index=False)
-    found = book.values(root, run)
+    found = book.values(root, run / "results")
     assert found["peak"] == "71.0"
     assert found["paper_math_damaged"] == "57.66"
     assert "`smollm`" in found["costs"] and "1.3" in found["costs"]

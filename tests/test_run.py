@@ -1,14 +1,12 @@
 """Runs: their seeds, directories and costs."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from crossdomain import costs, run
 from crossdomain.lineage import Checkpoint
 from crossdomain.profiles import ProfileError
-from synthetic_results import tables
 
 
 @pytest.mark.parametrize("seeds", ["", "a", "-1", "0 0", "1.5", "٣"])
@@ -42,21 +40,3 @@ def test_a_page_says_what_made_it_and_the_results_too(base: Checkpoint, monkeypa
     assert json.loads((opened.directory / "results" / "costs.json").read_text()) == summary
     manifest = json.loads((opened.directory / "results" / "manifest.json").read_text())
     assert manifest["profile"]["steps"]["cw"] == 24 and manifest["versions"]["torch"] == "2.13.0"
-
-
-def test_promotion_copies_the_results_with_how_they_were_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = run.open_run("smoke", "0")
-    with pytest.raises(FileNotFoundError, match="execute the notebook"):
-        run.promote(opened)
-    opened.keep_values("headline", {"peak": "1"})
-    opened.keep_values("manifest", {"commit": "abc"})
-    opened.keep_values("private", {"not": "promoted"})
-    monkeypatch.setenv("CROSSDOMAIN_HOME", str(tmp_path))
-    target = run.promote(opened)
-    assert target == tmp_path / "results" / "smoke"
-    assert sorted(path.name for path in target.iterdir()) == ["headline.json", "manifest.json"]
-
-
-def test_promotion_takes_along_what_claims_are_judged_by() -> None:
-    assert {f"{name}.csv" for name in tables()} <= {*run.PROMOTED}
-    assert len({*run.PROMOTED}) == len(run.PROMOTED)

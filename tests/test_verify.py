@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from crossdomain import claims, paths, provenance, report, verify
+from crossdomain import claims, paths, provenance, reference, report, verify
 from crossdomain import run as runs_of
 from crossdomain.cli import app
 from crossdomain.comparison import IDENTICAL, OTHER_SEEDS, SAME_SEEDS
@@ -55,7 +55,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
         refer(3, name, kept(store, name))
     run = executed(SEEDS)
     verify.complete(run)
-    return Study(run, runs_of.promote(run), store)
+    return Study(run, reference.promote(run), store)
 
 
 def executed(seeds: str) -> Run:

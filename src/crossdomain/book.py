@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import nbformat
 import pandas as pd
 import yaml
 
-from crossdomain import chapters, claims, costs, paths, plots
+from crossdomain import chapters, claims, costs, paths, plots, reference
 from crossdomain.lineage import Lineage
 from crossdomain.plots import theory
 from crossdomain.profiles import Profile
@@ -28,11 +29,29 @@ from crossdomain.run import Run
 from crossdomain.words import claims as say_claims
 
 logger = logging.getLogger(__name__)
-REFERENCE = "results"  # reference results, in git
 
 
 class BookError(RuntimeError):
     """The book could not be built; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a book shows of a run: directories of its executed notebooks, of its figures and of its result files."""
+
+    notebooks: Path
+    figures: Path
+    results: Path
+
+    @classmethod
+    def of_run(cls, run: Path) -> Material:
+        """What a run left in its directory."""
+        return cls(run / "notebooks", run / "figures", run / "results")
+
+    @classmethod
+    def of_reference(cls, directory: Path) -> Material:
+        """What was promoted to reference results."""
+        return cls(directory / "notebooks", directory / "figures", directory)
 
 
 def build(profile: Profile, seeds: list[int], output: Path | None = None) -> Path:
@@ -50,13 +69,36 @@ def build(profile: Profile, seeds: list[int], output: Path | None = None) -> Pat
         BookError: the first chapter has not been executed, or Sphinx warned.
         ClaimError: a chapter that was run left a table without what a claim reads.
     """
-    root = paths.root()
-    target = output or root
-    source = target / "_build" / "source"
     run = paths.run(profile.label, seeds)
     lineages = [Lineage(profile, seed) for seed in seeds]
     claims.judge_run(Run(profile=profile, seeds=seeds, parameters={}, lineages=lineages, directory=run))
-    assemble(root, run, source, profile)
+    return _built(profile, Material.of_run(run), output or paths.root())
+
+
+def build_reference(profile: Profile, output: Path | None = None) -> Path:
+    """Build the book from the reference results in git: nothing is trained and nothing is executed.
+
+    Args:
+        profile: whose results.
+        output: where `_build` goes; by default the project.
+
+    Returns:
+        The landing page.
+
+    Raises:
+        BookError: the profile has no reference results, or Sphinx warned.
+    """
+    directory = reference.directory(profile.label)
+    if not (directory / "notebooks").is_dir():
+        raise BookError(
+            f"{directory} has no executed notebooks: `make reproduce PROFILE={profile.name}` makes a book of your own"
+        )
+    return _built(profile, Material.of_reference(directory), output or paths.root())
+
+
+def _built(profile: Profile, material: Material, target: Path) -> Path:
+    source = target / "_build" / "source"
+    assemble(paths.root(), material, source, profile)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), "--path-output", str(target)]
     done = subprocess.run([*command, "-W", "-n", "--keep-going", "--all"], capture_output=True, text=True)
     (target / "_build" / "build.log").write_text(done.stdout + done.stderr)
@@ -70,7 +112,7 @@ def build(profile: Profile, seeds: list[int], output: Path | None = None) -> Pat
     return target / "_build" / "html" / "index.html"
 
 
-def assemble(root: Path, run: Path, source: Path, profile: Profile) -> None:
+def assemble(root: Path, material: Material, source: Path, profile: Profile) -> None:
     """Lay out what Sphinx reads: pages, executed notebooks, figures, notebook sources and the values they quote.
 
     A chapter that was not executed in that run is shown without results, and says why.
@@ -88,24 +130,25 @@ def assemble(root: Path, run: Path, source: Path, profile: Profile) -> None:
     for chapter in listed:
         notebook = root / "notebooks" / f"{chapter}.py"
         shutil.copy(notebook, sources)
-        executed = run / "notebooks" / f"{chapter}.ipynb"
+        executed = material.notebooks / f"{chapter}.ipynb"
         if reason := chapters.missing(profile, chapter):
             _show_without_results(notebook, source / "notebooks", "Not run at this scale", reason)
         elif executed.is_file():
             shutil.copy(executed, source / "notebooks")
         elif chapter == listed[0]:
             raise BookError(
-                f"{chapter} has not been executed in {run}: run `crossdomain run {chapter}` or `make reproduce`"
+                f"{chapter} has not been executed in {material.notebooks.parent}: run `crossdomain run {chapter}`, "
+                "`make reproduce`, or `make read` for the results in git"
             )
         else:
             how = f"`make reproduce CHAPTERS={chapter[:2]}` runs this chapter, `make reproduce` all of them"
             _show_without_results(notebook, source / "notebooks", "Not run yet", how)
-    shutil.copytree(run / "figures", source / "book" / "figures")
+    shutil.copytree(material.figures, source / "book" / "figures")
     plots.theme()
     theory.save_conflict_picture(source / "book" / "figures" / "conflict.png")
-    _fill_in_claims(source / "book" / "claims.md", json.loads((run / "results" / "claims.json").read_text()))
+    _fill_in_claims(source / "book" / "claims.md", json.loads((material.results / "claims.json").read_text()))
     config = yaml.safe_load((root / "_config.yml").read_text())
-    config["sphinx"]["config"]["myst_substitutions"] = values(root, run) | _seed_sets(profile)
+    config["sphinx"]["config"]["myst_substitutions"] = values(root, material.results) | _seed_sets(profile)
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
@@ -134,31 +177,30 @@ def _seed_sets(profile: Profile) -> dict[str, str]:
 
 def fill_in_readme(root: Path) -> None:
     """Write the table of claims of the reference results of `cpu` into the README, between its markers."""
-    reference, readme = root / REFERENCE / "cpu", root / "README.md"
+    results, readme = root / "results" / "cpu", root / "README.md"
     found, seeds = {}, ""
-    if (reference / "claims.json").is_file():
-        found = json.loads((reference / "claims.json").read_text())
-        seeds = json.loads((reference / "manifest.json").read_text())["parameters"]["seeds"]
+    if (results / "claims.json").is_file():
+        found = json.loads((results / "claims.json").read_text())
+        seeds = json.loads((results / "manifest.json").read_text())["parameters"]["seeds"]
     before, _, rest = readme.read_text().partition("<!-- claims -->\n")
     _, _, after = rest.partition("<!-- /claims -->\n")
     readme.write_text(f"{before}<!-- claims -->\n{say_claims.readme(found, seeds)}\n<!-- /claims -->\n{after}")
 
 
-def values(root: Path, run: Path) -> dict[str, Any]:
-    """What pages may quote: the run's headline numbers, the paper's, and what each profile cost to run."""
+def values(root: Path, results: Path) -> dict[str, Any]:
+    """What pages may quote: a run's headline numbers, the paper's, and what each profile cost to run."""
     from crossdomain import paper
 
-    headline = run / "results" / "headline.json"
-    found: dict[str, Any] = json.loads(headline.read_text())
+    found: dict[str, Any] = json.loads((results / "headline.json").read_text())
     found |= {f"paper_{name}": f"{value:g}" for name, value in paper.REPORTED["value"].items()}
-    found["costs"] = cost_table(root, run)
-    found["costs_by_part"] = part_table(pd.read_csv(run / "results" / "costs_by_part.csv"))
+    found["costs"] = cost_table(root, results)
+    found["costs_by_part"] = part_table(pd.read_csv(results / "costs_by_part.csv"))
     return found
 
 
-def cost_table(root: Path, run: Path) -> str:
+def cost_table(root: Path, results: Path) -> str:
     """A Markdown table of what each profile took, where it was run: this run, and the reference results in git."""
-    files = [*sorted((root / REFERENCE).glob("*/costs.json")), run / "results" / "costs.json"]
+    files = [*sorted((root / "results").glob("*/costs.json")), results / "costs.json"]
     found = {row["profile"]: row for row in (json.loads(file.read_text()) for file in files if file.is_file())}
     rows = [
         {

@@ -155,28 +155,35 @@ def plan(
 
 
 @app.command()
-def book(profile: Profile = "cpu", seeds: Seeds = "0 1 2", parameters: Parameters = None) -> None:
+def book(
+    profile: Profile = "cpu",
+    seeds: Seeds = "0 1 2",
+    parameters: Parameters = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="from the results in git; nothing is executed")
+    ] = False,
+) -> None:
     """Build the book from the executed notebooks and results of a run."""
     from crossdomain import book
     from crossdomain.profiles import load_profile
     from crossdomain.run import parse_seeds
 
     with _clear_errors():
-        page = book.build(load_profile(profile, _pairs(parameters)), parse_seeds(seeds))
+        settings = load_profile(profile, _pairs(parameters))
+        page = book.build_reference(settings) if reference else book.build(settings, parse_seeds(seeds))
     typer.echo(f"the book: {page.as_uri()}")
 
 
 @app.command()
 def promote(profile: Profile = "cpu", seeds: Seeds = "0 1 2", parameters: Parameters = None) -> None:
     """Copy a run's small results into `results/`, where they serve as reference; refresh the README's table."""
-    from crossdomain import book, paths, verify
+    from crossdomain import book, paths, reference, verify
     from crossdomain.run import open_run
-    from crossdomain.run import promote as copy
 
     with _clear_errors():
         opened = open_run(profile, seeds, **_pairs(parameters))
         verify.complete(opened)
-        typer.echo(f"promoted to {copy(opened)}")
+        typer.echo(f"promoted to {reference.promote(opened)}")
         book.fill_in_readme(paths.root())
 
 

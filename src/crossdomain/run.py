@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -96,47 +95,6 @@ def parse_seeds(seeds: str | int) -> list[int]:
     if not words or not all(word.isascii() and word.isdigit() for word in words) or len({*words}) < len(words):
         raise ProfileError(f"seeds = {seeds!r}: expected different integers of 0 or more, separated by blanks: '0 1 2'")
     return [int(word) for word in words]
-
-
-# What claims are judged by, `verify` compares and pages quote; and what chapters show, except the logs of training and the
-# tables with a row a tensor, which are large.
-PROMOTED = (
-    *("manifest.json", "claims.json", "checkpoints.csv", "costs.json", "costs_by_part.csv"),
-    *("headline.json", "scores.csv", "scores_over_seeds.csv", "changes.csv", "against_the_paper.csv"),
-    *("sequence_curves.csv", "refresh_curves.csv", "refresh_by_prompt.csv", "relearning.csv"),
-    *("sparse_edits.json", "unchanged.csv", "edit_norms.csv", "neuron_overlap.csv", "neuron_stability.csv"),
-    *("precision.csv",),
-    *("route_overlap.json", "gradient_pairs.csv", "gradient_extremes.csv", "route_overlap.csv", "route_stability.csv"),
-    *("update_directions.csv", "pair_damage.csv", "pair_predictors.csv", "pair_correlations.csv"),
-    *("damage_theory.json", "damage_path.csv", "damage_controls.csv", "damage_cross.csv", "damage_drift.csv"),
-    *("concentration_captured.csv", "concentration_summary.csv", "stationarity.csv", "ranking_by_length.csv"),
-    *("pair_predictions.csv", "damage_correlations.csv"),
-    *("refresh.json", "refresh_constants.csv", "refresh_curvature.csv", "refresh_contraction.csv"),
-    *("refresh_descent.csv", "refresh_domains.csv", "refresh_grpo.csv", "refresh_budget.csv", "refresh_collateral.csv"),
-    *("recovery_matrix.csv", "recovery_matrix_over_seeds.csv", "refresh_selectivity.csv"),
-    *("rollback.json", "rollback_levels.csv", "rollback_frontier.csv", "rollback_damages.csv", "rollback_within.csv"),
-    *("rollback_predicted.csv", "rollback_agreement.csv", "rollback_pairs.csv", "rollback_policies.csv"),
-    *("alternating_refresh.json", "alternating_deviations.csv", "alternating_orders.csv"),
-    *("alternating_objectives.csv", "alternating_descents.csv", "alternating_changes.csv", "alternating_totals.csv"),
-    *("alternatives.json", "alternatives.csv", "alternatives_scores.csv", "alternatives_choices.csv"),
-    *("orders_scores.csv", "orders.csv", "orders_ranking.csv", "orders_predicted.csv"),
-)
-
-
-def promote(run: Run) -> Path:
-    """Copy a run's small results into the project as reference results, with how they were made.
-
-    Raises:
-        FileNotFoundError: the run has not been executed.
-    """
-    source, target = run.directory / "results", paths.root() / "results" / run.profile.label
-    if not (source / "headline.json").is_file():
-        raise FileNotFoundError(f"{source} has no results yet: execute the notebook for these seeds first")
-    target.mkdir(parents=True, exist_ok=True)
-    for name in PROMOTED:
-        if (source / name).is_file():
-            shutil.copy(source / name, target / name)
-    return target
 
 
 def provenance_box(run: Run, source: str) -> str:

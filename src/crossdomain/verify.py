@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from crossdomain import chapters, claims, paths
+from crossdomain import chapters, claims, paths, reference
 from crossdomain.comparison import (
     IDENTICAL,
     OTHER_SEEDS,
@@ -28,8 +28,6 @@ from crossdomain.comparison import (
 from crossdomain.profiles import Profile, load_profile
 from crossdomain.run import Run, open_run, parse_seeds
 from crossdomain.store import Store, damage
-
-REFERENCE = "results"
 
 
 class VerifyError(RuntimeError):
@@ -70,8 +68,8 @@ def verify(profile_name: str, seeds: str, jobs: int) -> Report:
     """
     started = time.monotonic()
     profile = load_profile(profile_name)
-    reference = paths.root() / REFERENCE / profile.label
-    of_reference = reference_seeds(reference)
+    known = reference.directory(profile.label)
+    of_reference = reference_seeds(known)
     numbers = parse_seeds(seeds) if seeds else of_reference
     store = Store(paths.store())
     faults = damaged(store, used(store, profile, numbers))
@@ -79,7 +77,7 @@ def verify(profile_name: str, seeds: str, jobs: int) -> Report:
     run = open_run(profile_name, " ".join(map(str, numbers)))
     complete(run)
     faults |= damaged(store, used(store, profile, numbers))
-    return compare(reference, run, faults, time.monotonic() - started)
+    return compare(known, run, faults, time.monotonic() - started)
 
 
 def directory(report: Report) -> Path:
@@ -87,16 +85,16 @@ def directory(report: Report) -> Path:
     return paths.run(report.profile.label, report.seeds["yours"]) / "verify"
 
 
-def reference_seeds(reference: Path) -> list[int]:
+def reference_seeds(directory: Path) -> list[int]:
     """The seeds of reference results.
 
     Raises:
         VerifyError: there are none.
     """
-    manifest = reference / "manifest.json"
-    if not manifest.is_file() or not (reference / "claims.json").is_file():
+    manifest = directory / "manifest.json"
+    if not manifest.is_file() or not (directory / "claims.json").is_file():
         raise VerifyError(
-            f"{reference} has no reference results: make them with `crossdomain promote --profile {reference.name} "
+            f"{directory} has no reference results: make them with `crossdomain promote --profile {directory.name} "
             "--seeds …` from a run you trust, or choose another profile"
         )
     return parse_seeds(json.loads(manifest.read_text())["parameters"]["seeds"])
@@ -137,29 +135,26 @@ def complete(run: Run) -> None:
     keep_checkpoints(run)
 
 
-def compare(reference: Path, run: Run, faults: Mapping[str, str], seconds: float) -> Report:
+def compare(known: Path, run: Run, faults: Mapping[str, str], seconds: float) -> Report:
     """Compare the results of an executed run with reference results.
 
     Args:
-        reference: directory of the reference.
+        known: directory of the reference.
         run: whose results and `claims.json` are there.
         faults: of the store, by key.
         seconds: that the execution took.
     """
     ours = run.directory / "results"
-    theirs, manifest = (json.loads((where / "manifest.json").read_text()) for where in (reference, ours))
+    theirs, manifest = (json.loads((where / "manifest.json").read_text()) for where in (known, ours))
     differences = unlike(theirs, manifest)
-    same_seeds = sorted(reference_seeds(reference)) == sorted(run.seeds)
+    same_seeds = sorted(reference_seeds(known)) == sorted(run.seeds)
     conditions = OTHER_SEEDS if not same_seeds else SAME_SEEDS if differences else IDENTICAL
     findings = {
-        side: json.loads((where / "claims.json").read_text())
-        for side, where in (("reference", reference), ("yours", ours))
+        side: json.loads((where / "claims.json").read_text()) for side, where in (("reference", known), ("yours", ours))
     }
     others = [
-        compare_scores(pd.read_csv(reference / "scores.csv"), pd.read_csv(ours / "scores.csv"), conditions),
-        compare_checkpoints(
-            pd.read_csv(reference / "checkpoints.csv"), pd.read_csv(ours / "checkpoints.csv"), conditions
-        ),
+        compare_scores(pd.read_csv(known / "scores.csv"), pd.read_csv(ours / "scores.csv"), conditions),
+        compare_checkpoints(pd.read_csv(known / "checkpoints.csv"), pd.read_csv(ours / "checkpoints.csv"), conditions),
         Comparison(
             "the store",
             not faults,
@@ -169,8 +164,7 @@ def compare(reference: Path, run: Run, faults: Mapping[str, str], seconds: float
         ),
     ]
     costs = {
-        name: json.loads((where / "costs.json").read_text())
-        for name, where in (("reference", reference), ("yours", ours))
+        name: json.loads((where / "costs.json").read_text()) for name, where in (("reference", known), ("yours", ours))
     }
     environment = {
         name: {
@@ -184,7 +178,7 @@ def compare(reference: Path, run: Run, faults: Mapping[str, str], seconds: float
     }
     return Report(
         profile=run.profile,
-        seeds={"reference": reference_seeds(reference), "yours": run.seeds},
+        seeds={"reference": reference_seeds(known), "yours": run.seeds},
         conditions=conditions,
         differences=differences,
         claims=compare_claims(findings["reference"], findings["yours"], conditions),

@@ -34,29 +34,25 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _copy(project: Path) -> Path:
-    for name in ("_config.yml", "_toc.yml", "book", "notebooks", "profiles", "workflow", "src"):
+    for name in ("README.md", "_config.yml", "_toc.yml", "book", "notebooks", "profiles", "workflow", "src"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, project / name)
     return project
 
 
 def _reproduce(project: Path, profile: str = "smoke", seeds: str = "0 1") -> str:
+    settings = (f"profile={profile}", f"seeds={seeds}")
+    return _said(project, "snakemake", "-s", "workflow/Snakefile", "--cores", "2", "--config", *settings)
+
+
+def _said(project: Path, *command: str) -> str:
+    """What a command says that ends well in a project."""
     environment = {
         **os.environ,
         "CROSSDOMAIN_HOME": str(project),
         "CROSSDOMAIN_RUNS": str(project / "runs"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    command = [
-        "snakemake",
-        "-s",
-        "workflow/Snakefile",
-        "--cores",
-        "2",
-        "--config",
-        f"profile={profile}",
-        f"seeds={seeds}",
-    ]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout + done.stderr
@@ -113,11 +109,24 @@ def test_a_chapter_that_was_not_run_is_shown_without_results_and_says_how_to_run
 ) -> None:
     run = shutil.copytree(built / "runs" / "smoke" / "seeds-0-1", tmp_path / "run")
     (run / "notebooks" / "05_refresh.ipynb").unlink()
-    book.assemble(built, run, tmp_path / "source", load_profile("smoke"))
+    book.assemble(built, book.Material.of_run(run), tmp_path / "source", load_profile("smoke"))
     shown = {c: json.loads((tmp_path / "source" / "notebooks" / f"{c}.ipynb").read_text())["cells"] for c in CHAPTERS}
     without = {c for c, cells in shown.items() if not any(cell.get("outputs") for cell in cells)}
     assert without == {"05_refresh"}
     assert "make reproduce CHAPTERS=05" in "".join(shown["05_refresh"][1]["source"])
+
+
+def test_what_is_promoted_makes_the_same_book_without_the_run_and_verifies(built: Path, tmp_path: Path) -> None:
+    options = ("--profile", "smoke", "--seeds", "0 1")
+    _said(built, "crossdomain", "promote", *options)
+    reader = _copy(tmp_path)
+    shutil.copytree(built / "results", reader / "results")
+    _said(reader, "crossdomain", "book", "--reference", "--profile", "smoke")
+    for page in PAGES:
+        first, second = ((where / "_build" / "html" / f"{page}.html").read_text() for where in (built, reader))
+        assert first.count('class="figure"') == second.count('class="figure"'), page
+        assert re.findall(r"<td>.*?</td>", first) == re.findall(r"<td>.*?</td>", second), page
+    assert "agree" in _said(built, "crossdomain", "verify", "--profile", "smoke", "--jobs", "2")
 
 
 def test_every_page_is_there_and_nothing_is_left_to_fill_in(html: Path) -> None:
