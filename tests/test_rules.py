@@ -91,6 +91,15 @@ def test_a_reason_names_what_fails_with_the_number_and_the_bound(evidence: Evide
     )
 
 
+def test_a_value_on_its_side_with_an_interval_across_the_bound_is_not_called_wrong(evidence: Evidence) -> None:
+    across = Rule("the gain", lambda _: Interval(0.5, -0.25, 1.25), "above", 0)
+    found = rules.judge(claim(across), evidence)
+    assert found.verdict == rules.NOT_REPRODUCED  # a claim needs certainty
+    assert found.reason == (
+        "Not certain, since the interval reaches across the bound: the gain is 0.50 [−0.25, 1.25], expected above 0.00."
+    )
+
+
 def test_what_holds_is_said_with_its_controls(evidence: Evidence) -> None:
     assert rules.judge(claim(ABOVE), evidence).reason == "Every part holds."
     both = claim(ABOVE, replace(ABOVE, control=True))

@@ -100,6 +100,12 @@ class Outcome:
         """Whether the rule holds; None if what it compares is not known."""
         return self.rule.holds(self.value)
 
+    @property
+    def undecided(self) -> bool:
+        """Whether the rule does not hold although the value lies on its side: the interval reaches across the bound."""
+        value, bound = self.value.value, self.rule.bound
+        return self.holds is False and (value > bound if self.rule.side == "above" else value < bound)
+
     def as_data(self) -> dict[str, Any]:
         """The outcome as plain data, with None for what is not known."""
         return {
@@ -162,12 +168,15 @@ def _reason(verdict: str, outcomes: tuple[Outcome, ...]) -> str:
     if verdict == REPRODUCED:
         beaten = any(outcome.rule.control for outcome in outcomes)
         return "Every part holds" + (" and every control is beaten." if beaten else ".")
-    sentences = []
-    for holds, said in ((False, "Does not hold"), (None, "Not known")):
-        found = [outcome for outcome in outcomes if outcome.holds is holds]
-        if found:
-            sentences.append(f"{said}: {'; '.join(map(_fault, found))}.")
-    return " ".join(sentences)
+    failed = [outcome for outcome in outcomes if outcome.holds is False]
+    groups = {
+        "Does not hold": [outcome for outcome in failed if not outcome.undecided],
+        "Not certain, since the interval reaches across the bound": [
+            outcome for outcome in failed if outcome.undecided
+        ],
+        "Not known": [outcome for outcome in outcomes if outcome.holds is None],
+    }
+    return " ".join(f"{said}: {'; '.join(map(_fault, found))}." for said, found in groups.items() if found)
 
 
 def _fault(outcome: Outcome) -> str:
