@@ -52,7 +52,7 @@ def costs(run: Run) -> pd.DataFrame:
         for artifact in run.lineages[0].store.artifacts()
         if artifact.key in keys
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["name", "part", "core_seconds", "peak_memory_gib"])
 
 
 def _part(inputs: dict[str, Any]) -> str:
