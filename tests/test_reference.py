@@ -33,6 +33,8 @@ def test_promotion_copies_the_results_with_how_they_were_made(tmp_path: Path, mo
     (kept,) = (target / "notebooks").iterdir()
     assert kept.name == executed.name
     assert "1 + 1" in kept.read_text() and str(executed.parent) not in kept.read_text()
+    kept.rename(kept.with_stem("02_of_an_earlier_run"))
+    assert [path.name for path in (reference.promote(opened) / "notebooks").iterdir()] == [executed.name]
 
 
 def test_promotion_takes_along_what_claims_are_judged_by() -> None:

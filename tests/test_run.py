@@ -31,7 +31,7 @@ def test_a_page_says_what_made_it_and_the_results_too(base: Checkpoint, monkeypa
     opened = run.open_run("smoke", "0", "steps.cw=24")
     opened.lineages[0].store.root = base.artifact.path.parent
     opened.lineages[0].checkpoint("base")
-    found = costs.costs(opened)
+    found = costs.costs(opened.artifacts())
     assert found["name"].tolist() == [base.artifact.manifest["name"]]
     summary = costs.summary(found, opened)
     assert summary["core_minutes"] == pytest.approx(base.artifact.manifest["core_seconds"] / 60)

@@ -5,11 +5,13 @@ Times are those of whoever made an artifact first; what notebooks spend on figur
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from crossdomain import paths, provenance
+from crossdomain import provenance
+from crossdomain.store import Artifact
 
 if TYPE_CHECKING:
     from crossdomain.run import Run
@@ -30,18 +32,12 @@ PARTS = {
 SAME = {"updates": "edits", "routes": "gradients"}
 
 
-def costs(run: Run) -> pd.DataFrame:
-    """Time on one core and peak memory of all that the run's checkpoints and measurements took, wherever they were made.
+def costs(artifacts: Iterable[Artifact]) -> pd.DataFrame:
+    """Time on one core and peak memory that checkpoints and measurements took, wherever they were made.
 
     Returns:
         A row an artifact: `name`, `part` (a key of `PARTS`), `core_seconds`, `peak_memory_gib`.
     """
-    keys = {
-        path.read_text().strip()
-        for seed in run.seeds
-        for path in paths.run(run.profile.label, [seed]).glob("uses/*")
-        if not path.name.startswith(".")
-    }
     rows = [
         {
             "name": artifact.manifest["name"],
@@ -49,8 +45,7 @@ def costs(run: Run) -> pd.DataFrame:
             "core_seconds": artifact.manifest["core_seconds"],
             "peak_memory_gib": artifact.manifest["peak_memory_gib"],
         }
-        for artifact in run.lineages[0].store.artifacts()
-        if artifact.key in keys
+        for artifact in artifacts
     ]
     return pd.DataFrame(rows, columns=["name", "part", "core_seconds", "peak_memory_gib"])
 

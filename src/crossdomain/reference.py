@@ -54,8 +54,9 @@ def promote(run: Run) -> Path:
     for name in PROMOTED:
         if (source / name).is_file():
             shutil.copy(source / name, target / name)
-    for kind in ("notebooks", "figures"):
-        (target / kind).mkdir(exist_ok=True)
+    for kind in ("notebooks", "figures"):  # those of an earlier run would stand beside this one's verdicts
+        shutil.rmtree(target / kind, ignore_errors=True)
+        (target / kind).mkdir()
     for notebook in (run.directory / "notebooks").glob("*.ipynb"):
         if notebook.suffixes == [".ipynb"]:  # a notebook that failed is kept as .partial.ipynb
             _without_traces(notebook, target / "notebooks" / notebook.name)

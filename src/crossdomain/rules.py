@@ -48,7 +48,11 @@ class Rule:
             return None
         nearest = value.low if self.side == "above" else value.high
         nearest = value.value if math.isnan(nearest) else nearest
-        return nearest > self.bound if self.side == "above" else nearest < self.bound
+        return self.allows(nearest)
+
+    def allows(self, value: float) -> bool:
+        """Whether a number lies on the rule's side of the bound."""
+        return value > self.bound if self.side == "above" else value < self.bound
 
     @property
     def expected(self) -> str:
@@ -103,8 +107,7 @@ class Outcome:
     @property
     def undecided(self) -> bool:
         """Whether the rule does not hold although the value lies on its side: the interval reaches across the bound."""
-        value, bound = self.value.value, self.rule.bound
-        return self.holds is False and (value > bound if self.rule.side == "above" else value < bound)
+        return self.holds is False and self.rule.allows(self.value.value)
 
     def as_data(self) -> dict[str, Any]:
         """The outcome as plain data, with None for what is not known."""

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pandas as pd
 from crossdomain import costs, paths, provenance
 from crossdomain.lineage import Lineage
 from crossdomain.profiles import SETTINGS, Profile, ProfileError, load_profile, parse_overrides
+from crossdomain.store import Artifact
 from crossdomain.training import quiet
 
 
@@ -47,6 +48,11 @@ class Run:
     def figure(self, name: str) -> Path:
         """Where a figure is saved."""
         return self.directory / "figures" / f"{name}.png"
+
+    def artifacts(self) -> list[Artifact]:
+        """All in the store that the run uses, by name, whoever made it."""
+        keys = used(self.profile.label, self.seeds)
+        return [artifact for artifact in self.lineages[0].store.artifacts() if artifact.key in keys]
 
     def titles(self) -> dict[str, str]:
         """What figures call the domains, by their name in the profile."""
@@ -97,14 +103,20 @@ def parse_seeds(seeds: str | int) -> list[int]:
     return [int(word) for word in words]
 
 
+def used(label: str, seeds: Iterable[int]) -> set[str]:
+    """Keys of the artifacts that the runs of some seeds refer to (`Lineage.refer`)."""
+    files = (path for seed in seeds for path in paths.run(label, [seed]).glob("uses/*"))
+    return {path.read_text().strip() for path in files if not path.name.startswith(".")}
+
+
 def provenance_box(run: Run, source: str) -> str:
     """HTML that says what made a page: profile, parameters, seeds, commit, versions, hardware, time, source.
 
     The same is kept beside the results, in `manifest.json`, `costs.json` and `costs_by_part.csv`.
     """
-    artifacts = costs.costs(run)
-    cost = run.keep_values("costs", costs.summary(artifacts, run))
-    run.keep("costs_by_part", costs.by_part(artifacts))
+    taken = costs.costs(run.artifacts())
+    cost = run.keep_values("costs", costs.summary(taken, run))
+    run.keep("costs_by_part", costs.by_part(taken))
     hardware = provenance.hardware()
     made = run.keep_values(
         "manifest",

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from crossdomain import chapters, claims, paths, reference
+from crossdomain import run as runs
 from crossdomain.comparison import (
     IDENTICAL,
     OTHER_SEEDS,
@@ -194,21 +195,17 @@ def compare(known: Path, run: Run, faults: Mapping[str, str], seconds: float) ->
 
 def keep_checkpoints(run: Run) -> pd.DataFrame:
     """Keep what identifies the weights of all checkpoints of a run: a row each, with `name`, `key` and `sha256`."""
-    store = run.lineages[0].store
-    keys = used(store, run.profile, run.seeds)
     rows = [
         {"name": artifact.manifest["name"], "key": artifact.key, "sha256": weights["sha256"]}
-        for artifact in store.artifacts()
-        if artifact.key in keys and (weights := artifact.manifest["files"].get("model.safetensors"))
+        for artifact in run.artifacts()
+        if (weights := artifact.manifest["files"].get("model.safetensors"))
     ]
     return run.keep("checkpoints", pd.DataFrame(rows, columns=["name", "key", "sha256"]))
 
 
 def used(store: Store, profile: Profile, seeds: Iterable[int]) -> set[str]:
     """Keys of the artifacts in the store that the runs of some seeds refer to."""
-    files = (path for seed in seeds for path in paths.run(profile.label, [seed]).glob("uses/*"))
-    keys = {path.read_text().strip() for path in files if not path.name.startswith(".")}
-    return {key for key in keys if (store.root / key).is_dir()}
+    return {key for key in runs.used(profile.label, seeds) if (store.root / key).is_dir()}
 
 
 def damaged(store: Store, keys: Iterable[str]) -> dict[str, str]:
