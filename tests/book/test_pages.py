@@ -136,6 +136,7 @@ def test_every_page_is_there_and_nothing_is_left_to_fill_in(html: Path) -> None:
         text = (html / f"{page}.html").read_text()
         assert "{{" not in text, page
         assert "Traceback" not in text, page
+        assert not re.search(r"\{\w+:\w+\}|\|\s*(-{3}|—)", text), page  # roles and tables of outputs are rendered
 
 
 def test_the_numbers_on_the_landing_page_are_those_of_the_result_file(html: Path, results: Path) -> None:
