@@ -24,6 +24,10 @@ def test_promotion_copies_the_results_with_how_they_were_made(tmp_path: Path, mo
     notebook = jupytext.reads("# %%\n1 + 1", fmt="py:percent")
     for part in (notebook, *notebook.cells):
         part.metadata["papermill"] = {"output_path": str(executed)}
+    notebook.cells[0].outputs = [
+        nbformat.v4.new_output("stream", name="stderr", text=f"{executed.parent}/x.py:1: UserWarning"),
+        nbformat.v4.new_output("stream", name="stdout", text="two"),
+    ]
     nbformat.write(notebook, executed)
     nbformat.write(notebook, executed.with_suffix(".partial.ipynb"))
     monkeypatch.setenv("CROSSDOMAIN_HOME", str(tmp_path))
@@ -32,7 +36,7 @@ def test_promotion_copies_the_results_with_how_they_were_made(tmp_path: Path, mo
     assert sorted(path.name for path in target.iterdir()) == ["figures", "headline.json", "manifest.json", "notebooks"]
     (kept,) = (target / "notebooks").iterdir()
     assert kept.name == executed.name
-    assert "1 + 1" in kept.read_text() and str(executed.parent) not in kept.read_text()
+    assert "1 + 1" in kept.read_text() and "two" in kept.read_text() and str(executed.parent) not in kept.read_text()
     kept.rename(kept.with_stem("02_of_an_earlier_run"))
     assert [path.name for path in (reference.promote(opened) / "notebooks").iterdir()] == [executed.name]
 

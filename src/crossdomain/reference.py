@@ -67,8 +67,10 @@ def promote(run: Run) -> Path:
 
 
 def _without_traces(executed: Path, target: Path) -> None:
-    """Copy a notebook without what papermill notes of the machine: directories and times."""
+    """Copy a notebook without what tells of the machine: papermill's notes, and warnings, which pages do not show."""
     notebook = nbformat.read(executed, as_version=4)
     for part in (notebook, *notebook.cells):
         part.metadata.pop("papermill", None)
+        if "outputs" in part:
+            part.outputs = [output for output in part.outputs if output.get("name") != "stderr"]
     nbformat.write(notebook, target)
