@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from crossdomain import generation, provenance, stats
 from crossdomain.domains import Domain
 from crossdomain.lineage import Lineage, domain_inputs
-from crossdomain.models import stop_token_ids
+from crossdomain.models import arithmetic, stop_token_ids
 from crossdomain.profiles import Profile
 from crossdomain.training import quiet
 
@@ -147,7 +147,7 @@ def _evaluated(lineage: Lineage, name: str, protocol: Protocol) -> pd.DataFrame:
         "checkpoint": checkpoint.key,
         "domains": {domain: domain_inputs(lineage.domains[domain]) for domain in protocol.splits},
         "protocol": asdict(protocol),
-        "settings": profile.subset("prompt_template", "evaluation_batch"),
+        "settings": profile.subset("prompt_template", "evaluation_batch", "precision"),
         "versions": provenance.versions(("torch", "transformers", "tokenizers")),
         "code": provenance.code_fingerprint(generation, sys.modules[__name__]),
     }
@@ -155,13 +155,14 @@ def _evaluated(lineage: Lineage, name: str, protocol: Protocol) -> pd.DataFrame:
     def make(output: Path, work: Path) -> None:
         quiet()
         model, tokenizer = checkpoint.model(), checkpoint.tokenizer()
-        frames = [
-            _split_scores(model, tokenizer, profile, lineage.domains[domain], split, protocol).assign(
-                domain=domain, split=split
-            )
-            for domain, splits in protocol.splits.items()
-            for split in splits
-        ]
+        with arithmetic(profile.precision, model.device.type):
+            frames = [
+                _split_scores(model, tokenizer, profile, lineage.domains[domain], split, protocol).assign(
+                    domain=domain, split=split
+                )
+                for domain, splits in protocol.splits.items()
+                for split in splits
+            ]
         columns = ["domain", "split", "decoding", "estimate", "item", "sample", "score", "response"]
         pd.concat(frames, ignore_index=True)[columns].to_csv(output / "scores.csv", index=False)
 
@@ -197,23 +198,23 @@ def _split_scores(
         sampled = generation.generate(
             model, tokenizer, **options, samples=protocol.samples, temperature=1.0, seed=SAMPLING_SEED
         )
+        responses = [response for of_item in sampled for response in of_item]
+        targets = [item.target for item in items for _ in range(protocol.samples)]
         rows += [
             {
                 "decoding": TEMPERATURE_1,
                 "estimate": "sampled",
-                "item": i,
-                "sample": k,
-                "score": domain.score(response.text, item.target) if response.ended else 0.0,
+                "item": i // protocol.samples,
+                "sample": i % protocol.samples,
+                "score": score,
                 "response": "",
             }
-            for i, (item, responses) in enumerate(zip(items, sampled, strict=True))
-            for k, response in enumerate(responses)
+            for i, score in enumerate(generation.rewards(domain, responses, targets))
         ]
     if protocol.greedy:
-        for i, (item, responses) in enumerate(
-            zip(items, generation.generate(model, tokenizer, **options), strict=True)
-        ):
-            score = domain.score(responses[0].text, item.target) if responses[0].ended else 0.0
+        responses = [response for (response,) in generation.generate(model, tokenizer, **options)]
+        rewards = generation.rewards(domain, responses, [item.target for item in items])
+        for i, (response, score) in enumerate(zip(responses, rewards, strict=True)):
             row = {"decoding": GREEDY, "estimate": "greedy", "item": i, "sample": 0, "score": score}
-            rows.append({**row, "response": responses[0].text})
+            rows.append({**row, "response": response.text})
     return pd.DataFrame(rows)

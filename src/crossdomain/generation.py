@@ -39,6 +39,14 @@ def generate(
     return [responses[start : start + samples] for start in range(0, len(responses), samples)]
 
 
+def rewards(domain: Domain, responses: Sequence[Response], targets: Sequence[str]) -> list[float]:
+    """The domain's reward of each response, all judged at once; 0 for one that was cut off."""
+    ended = [i for i, response in enumerate(responses) if response.ended]
+    judged = domain.reward([""] * len(ended), [responses[i].text for i in ended], [targets[i] for i in ended])
+    scores = dict(zip(ended, judged, strict=True))
+    return [scores.get(i, 0.0) for i in range(len(responses))]
+
+
 def generate_ids(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

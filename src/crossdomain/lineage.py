@@ -42,6 +42,7 @@ BASE_SETTINGS = (
 RL_SETTINGS = (
     *("prompt_template", "precision", "weights", "batch_size", "generations", "warmup_steps", "temperature"),
     *("clip_epsilon", "kl_beta", "adam_beta2", "max_grad_norm", "microbatch", "gradient_checkpointing"),
+    "skip_silent_groups",
 )
 
 

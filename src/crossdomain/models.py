@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,14 @@ def load_model(
                 parameter.copy_(snapshot[name])
     model.eval()
     return model
+
+
+def arithmetic(precision: str, device: str = "cpu") -> AbstractContextManager[Any]:
+    """A context for forward passes in a profile's `precision`: under `bf16-autocast`, products are of bfloat16.
+
+    Around a whole generation it rounds the weights once; they must not change within.
+    """
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-autocast")
 
 
 def load_tokenizer(directory: Path | str) -> PreTrainedTokenizerBase:

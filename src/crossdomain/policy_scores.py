@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from crossdomain import generation, rollouts
 from crossdomain.evaluation import SAMPLING_SEED
 from crossdomain.lineage import Lineage
-from crossdomain.models import stop_token_ids
+from crossdomain.models import arithmetic, stop_token_ids
 from crossdomain.objectives import Parameters
 
 
@@ -34,19 +37,20 @@ class PolicyScores:
         self._load(params)
         profile, made = self.lineage.profile, self.lineage.domains[domain]
         items = made.items("test")[: profile.curve_prompts]
-        if made.answer(items[0]) is not None:
-            with torch.inference_mode():
-                return 100 * generation.expected_reward(self._model, self._tokenizer, profile, made, items).double()
-        sampled = rollouts.sample_rollouts(
-            self._model,
-            self._tokenizer,
-            profile,
-            made,
-            items,
-            split="test",
-            samples=profile.samples,
-            seed=SAMPLING_SEED,
-        )
+        with self._arithmetic():
+            if made.answer(items[0]) is not None:
+                with torch.inference_mode():
+                    return 100 * generation.expected_reward(self._model, self._tokenizer, profile, made, items).double()
+            sampled = rollouts.sample_rollouts(
+                self._model,
+                self._tokenizer,
+                profile,
+                made,
+                items,
+                split="test",
+                samples=profile.samples,
+                seed=SAMPLING_SEED,
+            )
         return 100 * sampled.rewards.double().mean(1)
 
     def greedy(self, params: Parameters, domain: str) -> Tensor:
@@ -54,19 +58,20 @@ class PolicyScores:
         self._load(params)
         profile, made = self.lineage.profile, self.lineage.domains[domain]
         items = made.items("test")[: profile.curve_prompts]
-        responses = generation.generate(
-            self._model,
-            self._tokenizer,
-            [profile.prompt(item.prompt, item.prefill) for item in items],
-            max_new_tokens=made.max_new_tokens,
-            stop=stop_token_ids(self._tokenizer, made.stop),
-            batch_size=profile.evaluation_batch,
-        )
-        rewards = [
-            made.score(response.text, item.target) if response.ended else 0.0
-            for item, (response,) in zip(items, responses, strict=True)
-        ]
+        with self._arithmetic():
+            responses = generation.generate(
+                self._model,
+                self._tokenizer,
+                [profile.prompt(item.prompt, item.prefill) for item in items],
+                max_new_tokens=made.max_new_tokens,
+                stop=stop_token_ids(self._tokenizer, made.stop),
+                batch_size=profile.evaluation_batch,
+            )
+        rewards = generation.rewards(made, [response for (response,) in responses], [item.target for item in items])
         return 100 * torch.tensor(rewards, dtype=torch.float64)
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        return arithmetic(self.lineage.profile.precision, self._model.device.type)
 
     def _load(self, params: Parameters) -> None:
         with torch.no_grad():

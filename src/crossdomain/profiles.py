@@ -75,6 +75,7 @@ class Profile(BaseModel):
     batch_size: Count
     microbatch: Count | None
     gradient_checkpointing: bool
+    skip_silent_groups: bool
     generations: Annotated[int, Field(ge=2)]
     warmup_steps: NonNegative
     temperature: Annotated[float, Field(gt=0)]
@@ -93,6 +94,7 @@ class Profile(BaseModel):
     gradient_splits: Annotated[int, Field(ge=2, multiple_of=2)]
     route_prompts: Annotated[int, Field(ge=2)]
     curvature_prompts: Annotated[int, Field(ge=2)]
+    curvature_rollouts: Annotated[int, Field(ge=2)] | None
     derivative_batch: Count
     curvature_directions: Count
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crossdomain.domains import Domain, Item
-from crossdomain.generation import generate_ids
+from crossdomain.generation import Response, generate_ids, rewards
 from crossdomain.models import stop_token_ids
 from crossdomain.profiles import Profile
 
@@ -93,12 +93,10 @@ def sample_rollouts(
     )
     decoded = tokenizer.batch_decode(responses, skip_special_tokens=True)
     targets = [item.target for item in items for _ in range(samples)]
-    rewards = [
-        domain.score(text, target) if ids[-1] in stop else 0.0
-        for text, target, ids in zip(decoded, targets, responses, strict=True)
-    ]
+    ended = [Response(text, ids[-1] in stop) for text, ids in zip(decoded, responses, strict=True)]
+    found = rewards(domain, ended, targets)
     return Rollouts(
-        domain.title, split, tokenizer(texts)["input_ids"], responses, torch.tensor(rewards).view(-1, samples)
+        domain.title, split, tokenizer(texts)["input_ids"], responses, torch.tensor(found).view(-1, samples)
     )
 
 

@@ -24,7 +24,7 @@ from crossdomain.staging import expert_names, learned
 
 CODE = [damage, curvature, spectrum, objectives, rollouts, route_parameters, routes]
 SETTINGS = (
-    *("prompt_template", "generations", "evaluation_batch", "derivative_batch"),
+    *("prompt_template", "curvature_rollouts", "generations", "evaluation_batch", "derivative_batch"),
     *("curvature_prompts", "curvature_directions", "route_prompts"),
 )
 DIVERGENCE_ROLLOUTS = 2  # a prompt, for the KL objective
@@ -71,7 +71,7 @@ def loss_of(lineage: Lineage, name: str, at: Point, domain: str, split: str) -> 
         return objectives.exact_reward(
             at.model, tokenizer, profile, made, items, split=split, batch_size=profile.derivative_batch
         )
-    sampled = rollouts_of(lineage, name, at, domain, split, profile.generations)
+    sampled = rollouts_of(lineage, name, at, domain, split, profile.curvature_rollouts or profile.generations)
     return objectives.importance_weighted(at.model, sampled, batch_size=profile.derivative_batch)
 
 
@@ -91,7 +91,7 @@ def fisher_of(lineage: Lineage, name: str, at: Point, domain: str) -> Tensor:
         domain: whose prompts.
     """
     profile = lineage.profile
-    answers = rollouts_of(lineage, name, at, domain, "train", profile.generations)
+    answers = rollouts_of(lineage, name, at, domain, "train", profile.curvature_rollouts or profile.generations)
     scores = objectives.negative_log_likelihood(at.model, answers, batch_size=profile.derivative_batch)
     return curvature.fisher_diagonal(scores, at.params)
 

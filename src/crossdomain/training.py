@@ -33,6 +33,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from crossdomain.domains import Domain
+from crossdomain.grpo import FrugalGRPOTrainer
 from crossdomain.models import load_model, load_tokenizer, stop_token_ids
 from crossdomain.profiles import Profile
 from crossdomain.progress import Progress, ProgressCallback
@@ -96,7 +97,8 @@ def train_stage(
     stop = stop_token_ids(tokenizer, domain.stop)
     model.generation_config.eos_token_id = stop  # TRL ends completions, and masks what follows, at any of them
     with Progress(label, steps) as progress:
-        trainer = GRPOTrainer(
+        frugal = profile.skip_silent_groups and not profile.kl_beta  # each completion has a KL term
+        trainer = (FrugalGRPOTrainer if frugal else GRPOTrainer)(
             model=model,
             args=grpo_config(profile, domain, steps, learning_rate, seed, work),
             reward_funcs=[ended_reward(domain, stop)],

@@ -16,6 +16,7 @@ BUILT_IN = {
     "python_functions": "crossdomain.domains.python_functions:PythonFunctions",
     "expression_values": "crossdomain.domains.expression_values:ExpressionValues",
     "categories": "crossdomain.domains.categories:Categories",
+    "comparisons": "crossdomain.domains.comparisons:Comparisons",
     "sentences": "crossdomain.domains.sentences:Sentences",
 }
 HUB = {

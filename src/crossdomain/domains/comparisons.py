@@ -1,0 +1,35 @@
+"""QA with the surface of Math: which of two numbers is larger or smaller, asked and answered as `worded_arithmetic` is.
+
+A stage on it is learned fast and harms Math far more than one on `categories`: both answer `a … b =` with a number.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from crossdomain.domains.base import Item, shuffled
+from crossdomain.domains.worded_arithmetic import WordedArithmetic
+
+CHOICES = {"larger": max, "smaller": min}
+DEV, TEST = 100, 200
+
+
+class Comparisons(WordedArithmetic):
+    """`State the final answer to the following question: the larger of 47 and 6 =` → `47`; the first integer counts."""
+
+    title = "QA"
+
+    def items(self, split: str) -> list[Item]:
+        return _splits()[split]
+
+
+@cache
+def _splits() -> dict[str, list[Item]]:
+    """Operands are those of Math, in either order, so that the place of the right one does not give it away."""
+    pairs = [pair for a in range(10, 90) for b in range(1, 10) for pair in ((a, b), (b, a))]
+    questions = [(f"the {word} of {x} and {y} =", choice(x, y)) for x, y in pairs for word, choice in CHOICES.items()]
+    items = [
+        Item(f"State the final answer to the following question: {question}", str(value), prefill=question)
+        for question, value in shuffled(questions, "comparisons")
+    ]
+    return {"test": items[:TEST], "dev": items[TEST : TEST + DEV], "train": items[TEST + DEV :]}
