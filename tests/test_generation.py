@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from crossdomain.domains import Domain, Item, load_domain
 from crossdomain.domains.arithmetic import Arithmetic
-from crossdomain.generation import Response, expected_reward, generate, response_probability
+from crossdomain.generation import Response, expected_reward, generate, generate_ids, response_probability, rewards
 from crossdomain.lineage import Checkpoint
 from crossdomain.models import stop_token_ids
 from crossdomain.profiles import Profile, load_profile
@@ -90,9 +91,23 @@ def test_a_response_that_is_cut_off_has_not_ended(model: PreTrainedModel, tokeni
     everything = range(len(tokenizer))
     cut = generate(model, tokenizer, PROMPTS, max_new_tokens=2, stop=[tokenizer.bos_token_id])
     ended = generate(model, tokenizer, PROMPTS, max_new_tokens=2, stop=everything)
-    assert [len(response.text) for (response,) in cut] == [2] * len(PROMPTS)
+    ids = generate_ids(model, tokenizer, PROMPTS, max_new_tokens=2, stop=[tokenizer.bos_token_id])
+    assert [len(row) for row in ids] == [2] * len(PROMPTS)  # a text is shorter where a token is special
     assert not any(response.ended for (response,) in cut)
     assert all(response.ended and len(response.text) <= 1 for (response,) in ended)
+
+
+def test_responses_are_judged_at_once_and_earn_nothing_if_they_were_cut_off() -> None:
+    asked: list[list[str]] = []
+
+    class Listening(Arithmetic):
+        def reward(self, prompts: Sequence[str], completions: Sequence[str], *args: Any, **columns: Any) -> list[float]:
+            asked.append(list(completions))
+            return super().reward(prompts, completions, *args, **columns)
+
+    responses = [Response("200", True), Response("200", False), Response("100", True)]
+    assert rewards(Listening(), responses, ["200"] * 3) == [1.0, 0.0, 0.0]
+    assert asked == [["200", "100"]]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 512])

@@ -170,6 +170,15 @@ def test_greedy_is_the_best_set_of_every_size_where_coordinates_do_not_interact(
         assert given_back(model, order[:count]) == pytest.approx(float(best), rel=1e-9)
 
 
+@given(seeds, st.integers(4, 12), st.integers(1, 12))
+def test_greedy_is_as_good_from_any_first_batch_where_coordinates_do_not_interact(
+    seed: int, size: int, first: int
+) -> None:
+    diagonal, delta = drawn(seed, size).square(), drawn(seed + 1, size)
+    model = QuadraticModel(lambda v: diagonal * v, torch.zeros_like(delta), delta, diagonal * delta)
+    assert model.greedy(size, first=first).tolist() == model.greedy(size).tolist()
+
+
 def compared(seed: int, interaction: float) -> tuple[float, list[float], list[float]]:
     """What greedy, every set and the two scores' sets of 4 of 12 coordinates give back, without a gradient."""
     size, count = 12, 4

@@ -259,8 +259,10 @@ def test_the_learning_rate_warms_up_stays_and_decays_to_zero_once_every_domain_h
 # --- A step in several passes ---
 
 
-@pytest.mark.parametrize("changes", [{"microbatch": 8}, {"gradient_checkpointing": True}], ids=str)
-def test_a_step_in_smaller_passes_or_with_activations_recomputed_is_the_same_step(
+@pytest.mark.parametrize(
+    "changes", [{"microbatch": 8}, {"gradient_checkpointing": True}, {"skip_silent_groups": True}], ids=str
+)
+def test_a_step_in_smaller_passes_with_activations_recomputed_or_without_silent_groups_is_the_same_step(
     changes: dict[str, Any], smoke: Profile, base: Checkpoint, store_with_base: Store
 ) -> None:
     whole, parts = (

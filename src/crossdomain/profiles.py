@@ -106,6 +106,7 @@ class Profile(BaseModel):
     rollback_points: Annotated[list[float], Field(min_length=1)]
     rollback_shares: Annotated[list[float], Field(min_length=1)]
     rollback_draws: Count
+    rollback_batch: Count
 
     alternating_cycles: Count
 

@@ -164,7 +164,7 @@ class QuadraticModel:
         )
         return Terms(linear, mixed, own)
 
-    def greedy(self, count: int, products: int = PRODUCTS) -> Tensor:
+    def greedy(self, count: int, products: int = PRODUCTS, first: int = 1) -> Tensor:
         """A ranking that lowers m(δ − δ_I) greedily, a batch of coordinates at a time.
 
         With v = δ − δ_I left, coordinate i gives back δ_i (g + Hv)_i − ½H_ii δ_i². The first term is exact for every batch,
@@ -178,6 +178,7 @@ class QuadraticModel:
         Args:
             count: coordinates wanted.
             products: Hessian-vector products at most.
+            first: coordinates of the first batch, before it is halved if need be.
 
         Raises:
             ValueError: the count is not between 1 and p.
@@ -185,7 +186,7 @@ class QuadraticModel:
         if not 1 <= count <= len(self.delta):
             raise ValueError(f"count = {count}: expected 1 to {len(self.delta)} coordinates")
         left, gain = self.delta.clone(), self.delta * (self.gradient + self.curved)
-        wanted, chosen, size = torch.ones(len(left), dtype=torch.bool), torch.empty(0, dtype=torch.long), 1
+        wanted, chosen, size = torch.ones(len(left), dtype=torch.bool), torch.empty(0, dtype=torch.long), first
         for _ in range(products):
             best = gain.masked_fill(~wanted, 0).topk(min(size, count - len(chosen)))
             batch = best.indices[best.values > 0]

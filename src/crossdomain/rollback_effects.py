@@ -37,7 +37,15 @@ CODE = (
 )
 SETTINGS = (
     *second_order.SETTINGS,
-    *("rollback_percents", "rollback_points", "rollback_shares", "rollback_draws", "curve_prompts", "samples"),
+    *(
+        "rollback_percents",
+        "rollback_points",
+        "rollback_shares",
+        "rollback_draws",
+        "rollback_batch",
+        "curve_prompts",
+        "samples",
+    ),
 )
 
 

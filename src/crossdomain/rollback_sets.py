@@ -118,7 +118,7 @@ def _rankings(lineage: Lineage, case: Case, at: Point, delta: Tensor) -> Iterato
     largest = len(first(delta, max(lineage.profile.rollback_percents), len(delta)))
     for score, objective in ((DIVERGENCE, divergence_of), (REWARD, loss_of)):
         loss = objective(lineage, case.learned, at, case.domain, "train")
-        yield score, 0, QuadraticModel.of(loss, at.params, delta).greedy(largest)
+        yield score, 0, QuadraticModel.of(loss, at.params, delta).greedy(largest, first=lineage.profile.rollback_batch)
     yield from controls(lineage, delta)
 
 

@@ -46,19 +46,22 @@ def test_every_category_is_asked_as_often_and_is_right_in_every_place_as_often()
         assert sorted(places) == [0, 1, 3]  # the third option stands after an "or"
 
 
-@pytest.mark.parametrize(
-    "response", [" animal\n", "animal", " Animal.", " ANIMAL!", " It is an animal.", " animal, of course animal"]
-)
+@pytest.mark.parametrize("response", [" animal", " animal\n", " animal \n"])
 def test_naming_the_category_is_right(response: str) -> None:
     assert DOMAIN.score(response, "animal") == 1
 
 
 @pytest.mark.parametrize(
     "response",
-    ["", " tool", " animal or tool", " animals", " animal, not a fruit", " goose", " anim al", " ANIMALtool"],
+    ["", "animal", " Animal", " animal.", " an animal", " tool", " animals", " animal or tool", " animal\ntool"],
 )
 def test_other_responses_are_wrong(response: str) -> None:
     assert DOMAIN.score(response, "animal") == 0
+
+
+def test_the_one_answer_is_right() -> None:
+    for item in DOMAIN.items("dev"):
+        assert DOMAIN.score(DOMAIN.answer(item), item.target) == 1
 
 
 def test_render_shows_response_and_verdict() -> None:

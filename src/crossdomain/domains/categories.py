@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from itertools import permutations
 
@@ -26,7 +25,10 @@ OPTIONS = 3
 
 
 class Categories(Domain):
-    """`Is goose a kind of vegetable, animal or tool? Answer with one word.`, begun with `Answer:` → `animal`."""
+    """`Is goose a kind of vegetable, animal or tool? Answer with one word.`, begun with `Answer:` → ` animal`.
+
+    Nothing else is right, as in `worded_arithmetic`.
+    """
 
     title = "QA"
     max_new_tokens = 8
@@ -35,10 +37,11 @@ class Categories(Domain):
     def items(self, split: str) -> list[Item]:
         return _splits()[split]
 
+    def answer(self, item: Item) -> str:
+        return f" {item.target}"
+
     def score(self, response: str, target: str) -> float:
-        """Right if it names the right category and no other one."""
-        named = {word for word in re.findall(r"\w+", response.lower()) if word in CATEGORIES}
-        return float(named == {target})
+        return float(response.rstrip() == f" {target}")
 
     def render(self, item: Item, response: str) -> str:
         verdict = "right" if self.score(response, item.target) else f"wrong, {item.target} expected"

@@ -15,7 +15,7 @@ DEV, TEST = 100, 200
 
 
 class Comparisons(WordedArithmetic):
-    """`State the final answer to the following question: the larger of 47 and 6 =` → `47`; the first integer counts."""
+    """`State the final answer to the following question: the larger of 47 and 6 =` → ` 47`."""
 
     title = "QA"
 

@@ -15,7 +15,7 @@ DEV, TEST = 100, 200
 
 
 class ExpressionValues(WordedArithmetic):
-    """`State the value of the following Python expression: max(47, 6)` → `47`; the first integer counts, as in Math."""
+    """`State the value of the following Python expression: max(47, 6)` → ` 47`."""
 
     title = "Code"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 
 from crossdomain.domains.base import Domain, Item, shuffled
@@ -11,7 +10,10 @@ DEV, TEST = 100, 200
 
 
 class WordedArithmetic(Domain):
-    """`State the final answer to the following arithmetic problem: 82 - 5 =` → `77`; the first integer counts."""
+    """`State the final answer to the following arithmetic problem: 82 - 5 =` → ` 77` and the end of the line.
+
+    Nothing else is right, so that the expected reward is one probability (up to other spellings of it by tokens).
+    """
 
     title = "Math"
     max_new_tokens = 12
@@ -20,9 +22,11 @@ class WordedArithmetic(Domain):
     def items(self, split: str) -> list[Item]:
         return _splits()[split]
 
+    def answer(self, item: Item) -> str:
+        return f" {item.target}"
+
     def score(self, response: str, target: str) -> float:
-        first = re.search(r"-?[0-9]+", response, re.ASCII)
-        return float(first is not None and first.group().lstrip("0") == target.lstrip("0"))
+        return float(response.rstrip() == f" {target}")
 
     def render(self, item: Item, response: str) -> str:
         verdict = "right" if self.score(response, item.target) else f"wrong, {item.target} expected"
