@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from crossdomain import generation, provenance, stats
 from crossdomain.domains import Domain
 from crossdomain.lineage import Lineage, domain_inputs
-from crossdomain.models import arithmetic, stop_token_ids
+from crossdomain.models import arithmetic, sampling_dtype, stop_token_ids
 from crossdomain.profiles import Profile
 from crossdomain.training import quiet
 
@@ -154,15 +154,16 @@ def _evaluated(lineage: Lineage, name: str, protocol: Protocol) -> pd.DataFrame:
 
     def make(output: Path, work: Path) -> None:
         quiet()
-        model, tokenizer = checkpoint.model(), checkpoint.tokenizer()
-        with arithmetic(profile.precision, model.device.type):
-            frames = [
-                _split_scores(model, tokenizer, profile, lineage.domains[domain], split, protocol).assign(
-                    domain=domain, split=split
-                )
-                for domain, splits in protocol.splits.items()
-                for split in splits
-            ]
+        model = checkpoint.model(dtype=sampling_dtype(profile.precision))
+        exact = checkpoint.model() if model.dtype != torch.float32 else model  # a probability needs all its digits
+        tokenizer = checkpoint.tokenizer()
+        frames = [
+            _split_scores(model, exact, tokenizer, profile, lineage.domains[domain], split, protocol).assign(
+                domain=domain, split=split
+            )
+            for domain, splits in protocol.splits.items()
+            for split in splits
+        ]
         columns = ["domain", "split", "decoding", "estimate", "item", "sample", "score", "response"]
         pd.concat(frames, ignore_index=True)[columns].to_csv(output / "scores.csv", index=False)
 
@@ -173,6 +174,7 @@ def _evaluated(lineage: Lineage, name: str, protocol: Protocol) -> pd.DataFrame:
 
 def _split_scores(
     model: PreTrainedModel,
+    exact: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     profile: Profile,
     domain: Domain,
@@ -188,11 +190,11 @@ def _split_scores(
     }
     rows: list[dict[str, Any]] = []
     if domain.answer(items[0]) is not None:
-        with torch.inference_mode():
-            exact = generation.expected_reward(model, tokenizer, profile, domain, items).tolist()
+        with torch.inference_mode(), arithmetic(profile.precision, exact.device.type):
+            expected = generation.expected_reward(exact, tokenizer, profile, domain, items).tolist()
         rows += [
             {"decoding": TEMPERATURE_1, "estimate": "exact", "item": i, "sample": 0, "score": score, "response": ""}
-            for i, score in enumerate(exact)
+            for i, score in enumerate(expected)
         ]
     else:
         sampled = generation.generate(

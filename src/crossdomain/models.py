@@ -99,11 +99,13 @@ def load_model(
 
 
 def arithmetic(precision: str, device: str = "cpu") -> AbstractContextManager[Any]:
-    """A context for forward passes in a profile's `precision`: under `bf16-autocast`, products are of bfloat16.
-
-    Around a whole generation it rounds the weights once; they must not change within.
-    """
+    """A context for forward passes in a profile's `precision`: under `bf16-autocast`, products are of bfloat16."""
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-autocast")
+
+
+def sampling_dtype(precision: str) -> torch.dtype:
+    """What the weights of a policy that only samples are rounded to in a profile's `precision`, for half the time."""
+    return torch.bfloat16 if precision == "bf16-autocast" else torch.float32
 
 
 def load_tokenizer(directory: Path | str) -> PreTrainedTokenizerBase:
