@@ -36,9 +36,10 @@ def description(scale: Scale) -> str:
     made = settings["model"] == "tiny"
     model = "a Qwen3, trained from nothing for it" if made else f"the pretrained model `{settings['model']}`"
     numbers = " Its numbers mean nothing: it checks the machinery." if scale.name == "machinery" else ""
+    rests = basis(found["seeds"], found["base_seeds"])
     return (
         f"* **{scale.label}** (scale: {scale.name}): {model}, {found['parameters']} parameters; {found['stages']}. "
-        f"{basis(found['seeds'], found['base_seeds']).capitalize()}.{numbers} Seeds {found['seeds']}."
+        f"{rests[0].upper()}{rests[1:]}.{numbers} Seeds {found['seeds']}."
     )
 
 
