@@ -29,7 +29,7 @@ def test_values_come_from_the_run_and_costs_from_every_profile_measured(tmp_path
     run, root = tmp_path / "runs" / "cpu" / "seed-0", tmp_path / "root"
     cost = {"profile": "cpu", "seeds": 1, "core_minutes": 7.4, "peak_memory_gib": 1.23, "processor": "P", "cores": 2}
     for path, values in (
-        (run / "results" / "headline.json", {"peak": "71.0"}),
+        (run / "results" / "headline.json", {"peak": "71.0", "seeds": "0", "base_seeds": "0"}),
         (run / "results" / "costs.json", cost),
         (root / "results" / "cpu" / "costs.json", {**cost, "core_minutes": 99.0}),
         (root / "results" / "smollm" / "costs.json", {**cost, "profile": "smollm", "core_minutes": 1.26}),
@@ -59,7 +59,9 @@ def test_the_claims_page_is_filled_in_from_the_findings(tmp_path: Path) -> None:
 
 def test_what_the_claims_page_quotes_is_known(tmp_path: Path) -> None:
     quoted = {*re.findall(r"{{ (\w+) }}", (paths.root() / "book" / "claims.md").read_text())}
-    assert quoted - {"seeds", "profile", "scale"} == {*book._seed_sets(load_profile("cpu"))}  # the rest: headline.json
+    assert quoted - {"seeds", "profile", "scale", "basis"} == {
+        *book._seed_sets(load_profile("cpu"))
+    }  # the rest: values
     assert book._seed_sets(load_profile("cpu"))["reported_bases"] == "1 2 2 0 0"
 
 

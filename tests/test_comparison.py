@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from crossdomain import claims, comparison, rules
-from crossdomain.comparison import IDENTICAL, OTHER_SEEDS, SAME_SEEDS, Comparison
+from crossdomain.comparison import IDENTICAL, MACHINERY, OTHER_SEEDS, SAME_SEEDS, Comparison
 from crossdomain.evidence import Evidence
 from crossdomain.profiles import load_profile
 from synthetic_results import tables
@@ -28,7 +28,7 @@ def row(found: list[Comparison], claim: str) -> Comparison:
     return next(row for row in found if row.name == claim)
 
 
-@pytest.mark.parametrize("conditions", [IDENTICAL, SAME_SEEDS, OTHER_SEEDS])
+@pytest.mark.parametrize("conditions", [IDENTICAL, SAME_SEEDS, MACHINERY, OTHER_SEEDS])
 def test_equal_results_agree(reference: dict[str, Any], judged: dict[str, Any], conditions: str) -> None:
     found = comparison.compare_claims(reference, judged, conditions)
     assert [row.name for row in found] == [claim.id for claim in claims.CLAIMS]
@@ -47,10 +47,20 @@ def test_an_inverted_rule_is_named_whatever_the_seeds(reference: dict[str, Any],
     yours = copy.deepcopy(judged)
     yours["C6"]["rules"][0] |= {"side": "below", "holds": False}
     yours["C6"]["verdict"] = rules.PARTLY
-    for conditions in (IDENTICAL, SAME_SEEDS, OTHER_SEEDS):
+    for conditions in (IDENTICAL, SAME_SEEDS, MACHINERY, OTHER_SEEDS):
         found = comparison.compare_claims(reference, yours, conditions)
         assert [row.name for row in found if not row.agrees] == ["C6"]
         assert "the rules differ: size of the second-order term" in row(found, "C6").look_at
+
+
+def test_the_machinery_is_compared_by_what_was_judged_and_not_by_numbers(
+    reference: dict[str, Any], judged: dict[str, Any]
+) -> None:
+    reference["C9"]["rules"][0]["value"] += 50.0
+    reference["C9"]["verdict"] = rules.NOT_REPRODUCED
+    assert row(comparison.compare_claims(reference, judged, MACHINERY), "C9").agrees
+    reference["C9"]["verdict"] = rules.NOT_TESTABLE
+    assert not row(comparison.compare_claims(reference, judged, MACHINERY), "C9").agrees
 
 
 def test_a_rule_that_only_the_reference_has_is_named(reference: dict[str, Any], judged: dict[str, Any]) -> None:
@@ -146,6 +156,8 @@ def test_scores_must_be_equal_to_the_bit_under_identical_conditions() -> None:
 
 
 def test_a_score_that_is_missing_is_a_difference() -> None:
+    assert comparison.compare_scores(SCORES, SCORES.assign(score=[40.0, 66.0]), MACHINERY).agrees
+    assert not comparison.compare_scores(SCORES, SCORES.iloc[:1], MACHINERY).agrees
     found = comparison.compare_scores(SCORES, SCORES.iloc[:1], SAME_SEEDS)
     assert not found.agrees and "after CW, math test, seed 3: only on one side" in found.look_at
 

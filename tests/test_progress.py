@@ -99,14 +99,6 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         assert b"math, seed 0" in camera.read(4_096)
 
 
-def test_without_a_terminal_there_is_none(
-    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    assert progress.terminal() is None
-    monkeypatch.setenv("CROSSDOMAIN_TTY", str(tmp_path / "missing" / "tty"))
-    assert progress.terminal() is None
-
-
 def test_the_trainer_callback_shows_step_and_chosen_values(
     clock: Clock, log: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

@@ -21,12 +21,13 @@ import nbformat
 import pandas as pd
 import yaml
 
-from crossdomain import chapters, claims, costs, paths, plots, reference
+from crossdomain import chapters, claims, costs, paths, plots, reference, scales
 from crossdomain.lineage import Lineage
 from crossdomain.plots import theory
 from crossdomain.profiles import Profile
 from crossdomain.run import Run
 from crossdomain.words import claims as say_claims
+from crossdomain.words import scales as say_scales
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,8 @@ def _built(profile: Profile, material: Material, target: Path) -> Path:
 def assemble(root: Path, material: Material, source: Path, profile: Profile) -> None:
     """Lay out what Sphinx reads: pages, executed notebooks, figures, notebook sources and the values they quote.
 
-    A chapter that was not executed in that run is shown without results, and says why.
+    A chapter that was not executed in that run is shown without results, and says why. What was promoted of other profiles
+    follows as a part of its own.
 
     Raises:
         BookError: the first chapter, which the pages quote, has not been executed.
@@ -134,7 +136,9 @@ def assemble(root: Path, material: Material, source: Path, profile: Profile) -> 
         if reason := chapters.missing(profile, chapter):
             _show_without_results(notebook, source / "notebooks", "Not run at this scale", reason)
         elif executed.is_file():
-            shutil.copy(executed, source / "notebooks")
+            shown = nbformat.read(executed, as_version=4)
+            scales.mark_figures(shown, profile.label, profile.scale)
+            nbformat.write(shown, source / "notebooks" / executed.name)
         elif chapter == listed[0]:
             raise BookError(
                 f"{chapter} has not been executed in {material.notebooks.parent}: run `crossdomain run {chapter}`, "
@@ -146,7 +150,10 @@ def assemble(root: Path, material: Material, source: Path, profile: Profile) -> 
     shutil.copytree(material.figures, source / "book" / "figures")
     plots.theme()
     theory.save_conflict_picture(source / "book" / "figures" / "conflict.png")
-    _fill_in_claims(source / "book" / "claims.md", json.loads((material.results / "claims.json").read_text()))
+    main, others = scales.Scale.read(profile.label, material.results), scales.promoted(root, but=profile.label)
+    scales.add_parts(others, listed, source)
+    _fill_in_claims(source / "book" / "claims.md", main.claims)
+    _fill_in_scales(source / "book" / "scales.md", [main, *others.values()])
     config = yaml.safe_load((root / "_config.yml").read_text())
     config["sphinx"]["config"]["myst_substitutions"] = values(root, material.results) | _seed_sets(profile)
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -163,6 +170,14 @@ def _fill_in_claims(page: Path, found: Mapping[str, Any]) -> None:
     text = page.read_text()
     text = text.replace("<!-- claims: summary -->", f"{say_claims.STYLE}\n\n{say_claims.summary(found)}")
     page.write_text(text.replace("<!-- claims: sections -->", say_claims.sections(found)))
+
+
+def _fill_in_scales(page: Path, found: list[scales.Scale]) -> None:
+    shown = [scale for scale in found if scale.name != "machinery"] or found  # numbers of the machinery mean nothing
+    text = page.read_text()
+    text = text.replace("<!-- scales: descriptions -->", "\n".join(map(say_scales.description, shown)))
+    table = f"{say_claims.STYLE}\n\n{say_scales.comparison(shown)}"
+    page.write_text(text.replace("<!-- scales: comparison -->", table))
 
 
 def _seed_sets(profile: Profile) -> dict[str, str]:
@@ -193,6 +208,7 @@ def values(root: Path, results: Path) -> dict[str, Any]:
 
     found: dict[str, Any] = json.loads((results / "headline.json").read_text())
     found |= {f"paper_{name}": f"{value:g}" for name, value in paper.REPORTED["value"].items()}
+    found["basis"] = say_scales.basis(found["seeds"], found["base_seeds"])
     found["costs"] = cost_table(root, results)
     found["costs_by_part"] = part_table(pd.read_csv(results / "costs_by_part.csv"))
     return found

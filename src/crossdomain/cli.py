@@ -48,6 +48,17 @@ def _main() -> None:
 @contextmanager
 def _clear_errors(*others: type[Exception]) -> Iterator[None]:
     """One clear message instead of a traceback, for what a user can mend: errors of our own, and `others`."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, (*_errors(), *others)):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What a user can mend. Its modules import all of torch: they are loaded only once something failed."""
     from crossdomain.book import BookError
     from crossdomain.domains.hub import DataError
     from crossdomain.evidence import ClaimError
@@ -58,23 +69,10 @@ def _clear_errors(*others: type[Exception]) -> Iterator[None]:
     from crossdomain.store import StoreError
     from crossdomain.verify import VerifyError
 
-    known: tuple[type[Exception], ...] = (
-        ProfileError,
-        RunError,
-        StoreError,
-        BookError,
-        ClaimError,
-        VerifyError,
-        DataError,
-        JudgeError,
-        SandboxError,
+    return (
+        *(ProfileError, RunError, StoreError, BookError, ClaimError, VerifyError, DataError, JudgeError, SandboxError),
         FileNotFoundError,
     )
-    try:
-        yield
-    except (*known, *others) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
 
 
 def _pairs(parameters: list[str] | None) -> dict[str, Any]:
@@ -108,22 +106,28 @@ def run(
 def train(
     profile: Profile = "cpu",
     seeds: Seeds = "0",
-    part: Annotated[str, typer.Option(help="base, experts, sequence, refreshes (with their controls) or all.")] = "all",
+    parts: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="base, experts, sequence, refreshes (with their controls) or all, the default."),
+    ] = None,
     parameters: Parameters = None,
 ) -> None:
     """Train and evaluate the checkpoints of chapter 1, without the notebook."""
     from crossdomain import staging
     from crossdomain.lineage import Lineage
+    from crossdomain.parameters import parse_seeds
     from crossdomain.profiles import ProfileError, load_profile
-    from crossdomain.run import parse_seeds
 
     with _clear_errors():
-        if part not in staging.PARTS:
-            raise ProfileError(f"--part {part}: expected one of {', '.join(staging.PARTS)}")
+        parts = parts or ["all"]
+        if unknown := [part for part in parts if part not in staging.PARTS]:
+            raise ProfileError(f"--part {unknown[0]}: expected one of {', '.join(staging.PARTS)}")
         loaded = load_profile(profile, _pairs(parameters))
         loaded.check_rewards()
         for seed in parse_seeds(seeds):
-            staging.train(Lineage(loaded, seed), part)
+            lineage = Lineage(loaded, seed)
+            for part in parts:
+                staging.train(lineage, part)
 
 
 @app.command()
@@ -165,8 +169,8 @@ def book(
 ) -> None:
     """Build the book from the executed notebooks and results of a run."""
     from crossdomain import book
+    from crossdomain.parameters import parse_seeds
     from crossdomain.profiles import load_profile
-    from crossdomain.run import parse_seeds
 
     with _clear_errors():
         settings = load_profile(profile, _pairs(parameters))

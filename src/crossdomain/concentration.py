@@ -31,7 +31,7 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
 
     Returns:
         `captured`: the rows of `damage.captured` on test prompts for every `subspace` of `SPACES` and control, with
-        `draw`.
+        `draw`. A part of the route without a unit, which few heads leave by chance, has no rows here or below.
         `summary`: a row a space of `SPACES`: `directions` computed; `parameters` in it, `norm_share` and
         `quadratic_share` of δ within it; `participation_ratio` of what the directions contribute; `needed_50`,
         `needed_80`, `needed_90` of them for a share of δᵀHδ (NaN if all computed ones are too few); `kappa` of the first 8;
@@ -44,7 +44,7 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
     def compute() -> measurements.Tables:
         at, delta = point(lineage, case.before), update(lineage, case.before, case.after)
         chosen, reported = (loss_of(lineage, case.before, at, case.domain, split) for split in ("train", "test"))
-        masks = spaces(lineage, case, at)
+        masks = {space: mask for space, mask in spaces(lineage, case, at).items() if mask is None or mask.any()}
         directions = lineage.profile.curvature_directions
         ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= directions]
         captured, summary, spectra = [], [], []

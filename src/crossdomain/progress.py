@@ -1,34 +1,20 @@
-"""Progress of long work: one bar for a person at a terminal, a line every so often in a log.
-
-A notebook's kernel has no terminal of its own; the runner passes its own on in `CROSSDOMAIN_TTY`.
-"""
+"""Progress of long work: one bar for a person at a terminal, a line every so often in a log."""
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from crossdomain.terminal import terminal
+
 logger = logging.getLogger(__name__)
-TTY_VARIABLE = "CROSSDOMAIN_TTY"
 LINE_EVERY = 30.0  # seconds between lines of a log
-
-
-def terminal() -> TextIO | None:
-    """The terminal a person watches, if there is one."""
-    if sys.stderr.isatty():
-        return sys.stderr
-    try:
-        return Path(os.environ[TTY_VARIABLE]).open("w")
-    except (KeyError, OSError):
-        return None
 
 
 class Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 import os
@@ -86,14 +87,21 @@ def code_fingerprint(*modules: ModuleType | str) -> str:
         found = sys.modules[module] if isinstance(module, str) else module
         if found.__file__ is None:
             raise ValueError(f"module {found.__name__} has no source file to fingerprint")
-        tree = ast.parse(Path(found.__file__).read_text())
-        for node in ast.walk(tree):
-            match node:
-                case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
-                    if ast.get_docstring(node, clean=False) is not None:
-                        node.body = node.body[1:] or [ast.Pass()]
-        digest.update(ast.unparse(tree).encode())
+        file = Path(found.__file__)
+        digest.update(_statements(file, file.stat().st_mtime_ns).encode())
     return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _statements(file: Path, changed: int) -> str:
+    """A file's code without comments and docstrings, as it was when last changed; every key of the store asks for some."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        match node:
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                if ast.get_docstring(node, clean=False) is not None:
+                    node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def fingerprint(inputs: Any) -> str:

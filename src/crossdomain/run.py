@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import pandas as pd
 
 from crossdomain import costs, paths, provenance
 from crossdomain.lineage import Lineage
-from crossdomain.profiles import SETTINGS, Profile, ProfileError, load_profile, parse_overrides
+from crossdomain.parameters import given, parse_seeds
+from crossdomain.profiles import Profile, load_profile, parse_overrides
 from crossdomain.store import Artifact
 from crossdomain.training import quiet
 
@@ -84,23 +85,6 @@ def open_run(profile: str, seeds: str | int, overrides: str = "", **settings: An
         lineages=[Lineage(loaded, seed) for seed in numbers],
         directory=paths.run(loaded.label, numbers),
     )
-
-
-def given(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a profile that parameters set: those that are not "" or -1, which stand for the profile's value."""
-    return {key: value for key, value in parameters.items() if key in SETTINGS and value not in ("", -1)}
-
-
-def parse_seeds(seeds: str | int) -> list[int]:
-    """Seeds as numbers.
-
-    Raises:
-        ProfileError: one is not an integer of 0 or more, or appears twice.
-    """
-    words = str(seeds).replace(",", " ").split()
-    if not words or not all(word.isascii() and word.isdigit() for word in words) or len({*words}) < len(words):
-        raise ProfileError(f"seeds = {seeds!r}: expected different integers of 0 or more, separated by blanks: '0 1 2'")
-    return [int(word) for word in words]
 
 
 def used(label: str, seeds: Iterable[int]) -> set[str]:

@@ -16,10 +16,10 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 from pydantic import TypeAdapter, ValidationError
 
-from crossdomain import chapters, paths, progress
+from crossdomain import chapters, paths, terminal
+from crossdomain.parameters import given as settings_given
+from crossdomain.parameters import parse_seeds
 from crossdomain.profiles import SETTINGS, load_profile, parse_overrides
-from crossdomain.run import given as settings_given
-from crossdomain.run import parse_seeds
 
 logger = logging.getLogger(__name__)
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -159,7 +159,7 @@ def _spelled(value: Any) -> str:
 def _pass_terminal_on() -> None:
     """Let the kernel draw its bar on this terminal, or speak in lines through the log."""
     if sys.stderr.isatty():
-        os.environ[progress.TTY_VARIABLE] = os.ttyname(sys.stderr.fileno())
+        os.environ[terminal.VARIABLE] = os.ttyname(sys.stderr.fileno())
     os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # tqdm's bar for Jupyter is not used
     kernel = logging.getLogger("papermill")
     kernel.handlers.clear()

@@ -17,6 +17,7 @@ from crossdomain import chapters, claims, paths, reference
 from crossdomain import run as runs
 from crossdomain.comparison import (
     IDENTICAL,
+    MACHINERY,
     OTHER_SEEDS,
     SAME_SEEDS,
     Comparison,
@@ -26,8 +27,9 @@ from crossdomain.comparison import (
     listed,
     unlike,
 )
+from crossdomain.parameters import parse_seeds
 from crossdomain.profiles import Profile, load_profile
-from crossdomain.run import Run, open_run, parse_seeds
+from crossdomain.run import Run, open_run
 from crossdomain.store import Store, damage
 
 
@@ -118,7 +120,7 @@ def execute(profile_name: str, profile: Profile, seeds: list[int], jobs: int) ->
         ),
         *("--cores", str(jobs), "--quiet", "rules"),
         *("--config", f"profile={profile_name}", f"seeds={' '.join(map(str, seeds))}"),
-        *("--forcerun", "notebook_over_seeds" if len(seeds) > 1 else "notebook"),
+        *("--forcerun", *(["notebook_over_seeds"] if len(seeds) > 1 else ["notebook", "foundation"])),
         *("--", *(str(directory / "notebooks" / f"{chapter}.ipynb") for chapter in wanted)),
     ]
     done = subprocess.run(command, cwd=paths.root(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -149,7 +151,8 @@ def compare(known: Path, run: Run, faults: Mapping[str, str], seconds: float) ->
     theirs, manifest = (json.loads((where / "manifest.json").read_text()) for where in (known, ours))
     differences = unlike(theirs, manifest)
     same_seeds = sorted(reference_seeds(known)) == sorted(run.seeds)
-    conditions = OTHER_SEEDS if not same_seeds else SAME_SEEDS if differences else IDENTICAL
+    elsewhere = MACHINERY if run.profile.scale == "machinery" else SAME_SEEDS
+    conditions = OTHER_SEEDS if not same_seeds else elsewhere if differences else IDENTICAL
     findings = {
         side: json.loads((where / "claims.json").read_text()) for side, where in (("reference", known), ("yours", ours))
     }

@@ -21,7 +21,7 @@ CHAPTERS = (
     *("01_staged_training", "02_sparse_edits", "03_route_overlap", "04_damage_theory"),
     *("05_refresh", "06_rollback", "07_alternating_refresh", "08_alternatives", "09_diagnose_your_own"),
 )
-PAGES = ("book/index", "book/reproduce", "book/domains", "book/theory", "book/claims", "book/references")
+PAGES = ("book/index", "book/reproduce", "book/domains", "book/theory", "book/claims", "book/scales", "book/references")
 PAGES += tuple(f"notebooks/{chapter}" for chapter in CHAPTERS)
 
 
@@ -215,6 +215,38 @@ def test_pages_load_nothing_from_the_network_and_do_not_scroll_sideways(
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert faults == []
     page.close()
+
+
+def test_another_scale_has_pages_of_its_own_beside_the_main_chapters(browser: Browser, tmp_path: Path) -> None:
+    project = _copy(tmp_path)
+    for name in ("cpu", "other"):
+        shutil.copytree(ROOT / "results" / "cpu", project / "results" / name)
+    (project / "results" / "other" / "notebooks" / "08_alternatives.ipynb").unlink()
+    headline = project / "results" / "other" / "headline.json"
+    headline.write_text(json.dumps(json.loads(headline.read_text()) | {"scale": "small", "seeds": "0 1 2"}))
+    _said(
+        project, "crossdomain", "book", "--reference", "--profile", "cpu"
+    )  # as Sphinx warns of nothing, labels differ
+    html = project / "_build" / "html"
+    for chapter in CHAPTERS[:7]:
+        first, second = ((html / "notebooks" / f"{name}{chapter}.html").read_text() for name in ("", "other-"))
+        assert first.count('class="figure"') == first.count("scale: toy, profile cpu") > 0
+        assert (
+            second.count('class="figure"')
+            == second.count("scale: small, profile other")
+            == first.count('class="figure"')
+        )
+        assert "(other, small)" in second
+    assert not (html / "notebooks" / f"other-{CHAPTERS[7]}.html").exists()
+    damage = (html / "notebooks" / f"other-{CHAPTERS[3]}.html").read_text()
+    assert f'href="other-{CHAPTERS[4]}.html"' in damage and 'href="../book/theory.html#prop-damage"' in damage
+    for width, name in product(
+        (390, 1280), ("book/scales", *(f"notebooks/other-{chapter}" for chapter in CHAPTERS[:7]))
+    ):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto((html / f"{name}.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        page.close()
 
 
 def test_each_seed_has_an_executed_notebook_of_its_own(built: Path) -> None:

@@ -14,6 +14,11 @@ def plain(value: float, digits: int = 2, *, sign: bool = False) -> str:
     return f"{rounded:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
+def millions(count: int) -> str:
+    """A count of parameters to two digits or more, such as `0.79 million` and `135 million`."""
+    return f"{count / 1e6:.2g} million" if count < 1e8 else f"{count / 1e6:.0f} million"
+
+
 def number(interval: stats.Interval, digits: int = 2, *, sign: bool = False) -> str:
     """A value with its 95 % interval where there is one, such as `0.12 [0.08, 0.16]`."""
     text = plain(interval.value, digits, sign=sign)

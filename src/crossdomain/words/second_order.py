@@ -95,6 +95,9 @@ def concentration(captured: pd.DataFrame, summary: pd.DataFrame) -> str:
     lines.append("")
     for space in SPACES:
         rows = summary[summary["space"] == space]
+        if rows.empty:
+            lines.append(f"* *{space}*: the routes share no such unit in this run.")
+            continue
         most = int(rows["directions"].max())
         needed = ", ".join(f"{share} % {_count(rows[f'needed_{share}'], most)}" for share in (50, 80, 90))
         ratio, kappa = plain(rows["participation_ratio"].mean(), 1), plain(rows["kappa"].mean())

@@ -1,0 +1,67 @@
+"""What each scale is, and the claims side by side, a column a scale."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from crossdomain.claims import CLAIMS
+from crossdomain.scales import Scale
+from crossdomain.words.claims import NOT_JUDGED, badge, outcomes, stated, table
+
+COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+FEW = 5  # seeds, or bases: with fewer the intervals are no more than a hint
+
+
+def basis(seeds: str, bases: str) -> str:
+    """How much repetition intervals and verdicts rest on, such as `3 seeds on one base`, and what few of them leave open.
+
+    Args:
+        seeds: RL seeds, separated by blanks.
+        bases: the different bases that they start from, separated by blanks.
+    """
+    many, kinds = len(seeds.split()), len(bases.split())
+    said = f"{_count(many, 'seed')} on {_count(kinds, 'base')}"
+    if many == 1:
+        return f"{said}: nothing was repeated, so that values stand without intervals over seeds"
+    if kinds == 1:
+        few = " With so few, a verdict is a first look." if many < FEW else ""
+        return f"{said}: intervals say how seeds vary, and nothing of how another base would do.{few}".rstrip(".")
+    return said
+
+
+def description(scale: Scale) -> str:
+    """Markdown: an item that says what a scale is: its model, parameters and seeds."""
+    settings, found = scale.manifest["profile"], scale.headline
+    made = settings["model"] == "tiny"
+    model = "a Qwen3, trained from nothing for it" if made else f"the pretrained model `{settings['model']}`"
+    numbers = " Its numbers mean nothing: it checks the machinery." if scale.name == "machinery" else ""
+    rests = basis(found["seeds"], found["base_seeds"])
+    return (
+        f"* **{scale.label}** (scale: {scale.name}): {model}, {found['parameters']} parameters; {found['stages']}. "
+        f"{rests[0].upper()}{rests[1:]}.{numbers} Seeds {found['seeds']}."
+    )
+
+
+def comparison(scales: Sequence[Scale]) -> str:
+    """HTML: a row a claim, what the paper reports for it, then a column a scale: the verdict and the numbers behind it."""
+    head = ["claim, and what the paper reports"]
+    head += [f"{scale.label}<br>scale: {scale.name}<br>{_short(scale)}" for scale in scales]
+    rows = []
+    for claim in CLAIMS:
+        cells = [f"<b>{claim.id}</b> {stated(claim)}"]
+        for scale in scales:
+            finding = scale.claims.get(claim.id, NOT_JUDGED)
+            lines = "<br>".join(map(html.escape, outcomes(finding))) or html.escape(finding["reason"])
+            cells.append(f"{badge(finding['verdict'])}<br>{lines}")
+        rows.append(cells)
+    return table(head, rows, wide=range(len(head)))
+
+
+def _short(scale: Scale) -> str:
+    seeds, bases = (len(scale.headline[name].split()) for name in ("seeds", "base_seeds"))
+    return f"{_count(seeds, 'seed')}, {_count(bases, 'base')}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{COUNTS[number] if number < len(COUNTS) else number} {noun}{'' if number == 1 else 's'}"
