@@ -48,6 +48,7 @@ def _main() -> None:
 @contextmanager
 def _clear_errors(*others: type[Exception]) -> Iterator[None]:
     """One clear message instead of a traceback, for what a user can mend: errors of our own, and `others`."""
+    from crossdomain.backends import BackendError
     from crossdomain.book import BookError
     from crossdomain.domains.hub import DataError
     from crossdomain.evidence import ClaimError
@@ -67,6 +68,7 @@ def _clear_errors(*others: type[Exception]) -> Iterator[None]:
         VerifyError,
         DataError,
         JudgeError,
+        BackendError,
         SandboxError,
         FileNotFoundError,
     )
@@ -112,7 +114,7 @@ def train(
     parameters: Parameters = None,
 ) -> None:
     """Train and evaluate the checkpoints of chapter 1, without the notebook."""
-    from crossdomain import staging
+    from crossdomain import backends, staging
     from crossdomain.lineage import Lineage
     from crossdomain.profiles import ProfileError, load_profile
     from crossdomain.run import parse_seeds
@@ -122,6 +124,7 @@ def train(
             raise ProfileError(f"--part {part}: expected one of {', '.join(staging.PARTS)}")
         loaded = load_profile(profile, _pairs(parameters))
         loaded.check_rewards()
+        backends.check(loaded)
         for seed in parse_seeds(seeds):
             staging.train(Lineage(loaded, seed), part)
 

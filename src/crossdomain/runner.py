@@ -16,7 +16,7 @@ import papermill
 from papermill.exceptions import PapermillExecutionError
 from pydantic import TypeAdapter, ValidationError
 
-from crossdomain import chapters, paths, progress
+from crossdomain import backends, chapters, paths, progress
 from crossdomain.profiles import SETTINGS, load_profile, parse_overrides
 from crossdomain.run import given as settings_given
 from crossdomain.run import parse_seeds
@@ -120,6 +120,7 @@ def check(notebook: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> 
         loaded = load_profile(_value(known, parameters, "profile"), {**overrides, **settings_given(parameters)})
         chapters.check(loaded, notebook)
         loaded.check_rewards()
+        backends.check(loaded)
         parse_seeds(_value(known, parameters, "seeds"))
     return parameters
 
