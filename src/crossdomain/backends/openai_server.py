@@ -132,6 +132,6 @@ def check_health(url: str) -> None:
         httpx.get(f"{url.rstrip('/')}/health", timeout=10.0).raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise BackendError(
-            f"rollouts: no server at {url} ({one_line(error)}); run `trl vllm-serve --model <model>` there, on GPUs that do "
-            "not train, name another one in rollout_server, or set rollouts to vllm or transformers"
+            f"rollouts: no server at {url} ({one_line(error)}); run `trl vllm-serve --model <model>` there, on GPUs "
+            "that do not train, name another one in rollout_server, or set rollouts to vllm or transformers"
         ) from error

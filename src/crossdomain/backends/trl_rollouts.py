@@ -196,8 +196,8 @@ class CheckedSync:
         self.found.append(found)
         if max(found.gap, found.difference) > self._tolerance:
             raise BackendError(
-                f"rollouts: vllm does not generate with the trained weights (transfer {len(self.found)}: greedy tokens lie up "
-                f"to {found.gap:.2g} below the policy's best logit, log-probabilities differ by up to {found.difference:.2g}, "
+                f"rollouts: vllm does not generate with the trained weights (transfer {len(self.found)}: greedy tokens are "
+                f"{found.gap:.2g} below the policy's best logit, log-probabilities differ by {found.difference:.2g}, "
                 f"expected at most {self._tolerance:g}): a part of its weights is stale, such as an LM head tied to the "
                 "embedding; use a vLLM version that TRL supports, or set rollouts: transformers"
             )
