@@ -64,7 +64,7 @@ test: env ## Run all tests
 test-vllm: ## Run the tests that need vLLM, in an environment of their own (.venv-vllm; torch's CPU build)
 	@$(MAKE) --no-print-directory env VENV=.venv-vllm
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm.lock
-	CROSSDOMAIN_REQUIRE_VLLM=1 .venv-vllm/bin/python -m pytest tests/backends
+	CROSSDOMAIN_REQUIRE_VLLM=1 .venv-vllm/bin/python -m pytest -o filterwarnings=default tests/backends  # vLLM warns a lot
 
 lint: env ## Check format, style and types
 	$(BIN)/ruff format --check .

@@ -136,9 +136,8 @@ def main() -> int:
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(report, indent=1))
-    print(
-        f"{options.prompts} prompts, {options.tokens} tokens each, load {os.getloadavg()[0]:.1f}; report in {options.output}"
-    )
+    print(f"{options.prompts} prompts, {options.tokens} tokens each, load {report['load']:.1f}")
+    print(f"report in {options.output}")
     return 0
 
 

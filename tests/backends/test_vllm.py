@@ -30,13 +30,10 @@ from crossdomain.models import load_model
 from crossdomain.profiles import Profile, load_profile
 from crossdomain.store import sha256
 
-pytestmark = [
-    pytest.mark.skipif(
-        find_spec("vllm") is None and "CROSSDOMAIN_REQUIRE_VLLM" not in os.environ,
-        reason="vLLM is not installed: see make test-vllm",
-    ),
-    pytest.mark.filterwarnings("default"),  # vLLM and what it imports warn about each other
-]
+pytestmark = pytest.mark.skipif(
+    find_spec("vllm") is None and "CROSSDOMAIN_REQUIRE_VLLM" not in os.environ,
+    reason="vLLM is not installed: see make test-vllm",
+)
 
 MEMORY = 0.02  # of the machine's
 STOP = [2]

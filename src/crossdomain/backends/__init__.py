@@ -77,8 +77,13 @@ def opened(
         with Server(str(profile.generation_server), name) as server:
             yield server
     elif profile.generation_backend == "vllm":
-        sizes = {"memory": profile.vllm_memory, "sequences": profile.evaluation_batch, "length": length}
-        with VLLM(directory(), dtype=engine_dtype(profile), **sizes) as engine:
+        with VLLM(
+            directory(),
+            dtype=engine_dtype(profile),
+            memory=profile.vllm_memory,
+            sequences=profile.evaluation_batch,
+            length=length,
+        ) as engine:
             yield engine
     else:
         yield model

@@ -26,6 +26,8 @@ from crossdomain.backends.vllm_engine import cpu_options, first_error, on_cpu, s
 from crossdomain.profiles import Profile
 from crossdomain.rollouts import microbatches
 
+trl_engine: Any = vllm_generation  # its `LLM` is vLLM's, where that is installed
+
 CHECKED_PROMPTS, CHECKED_TOKENS = 4, 16
 # Nats by which log-probabilities, and the logits of two tokens that are as good as tied, may differ between the backends.
 # Two programs that round in another order differ by about 1e-5 in float32 and by 1e-2 in bfloat16.
@@ -71,19 +73,17 @@ def engine(profile: Profile) -> Iterator[None]:
         yield
         return
     require_vllm("rollouts")
-    environment, threads, made = dict(os.environ), torch.set_num_threads, vllm_generation.LLM
+    environment, threads, made = dict(os.environ), torch.set_num_threads, trl_engine.LLM
     alone = not torch.distributed.is_initialized()
     # TRL has no option for these two: an engine of a float32 policy would compute in bfloat16.
     running: list[Any] = []
-    vllm_generation.LLM = partial(
-        _start, made, running, dtype=engine_dtype(profile), **cpu_options(profile.vllm_memory)
-    )
+    trl_engine.LLM = partial(_start, made, running, dtype=engine_dtype(profile), **cpu_options(profile.vllm_memory))
     try:
         if on_cpu():
             plain_linear()
         yield
     finally:
-        vllm_generation.LLM = made
+        trl_engine.LLM = made
         torch.set_num_threads = threads  # vLLM's worker on a CPU replaces it by nothing
         for llm in running:
             llm.llm_engine.engine_core.shutdown()
@@ -117,7 +117,7 @@ def plain_linear() -> None:
     """
     from vllm.model_executor.layers import utils
 
-    def dispatch(layer: torch.nn.Module, remove_weight: bool) -> None:
+    def dispatch(layer: Any, remove_weight: bool) -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     utils.dispatch_cpu_unquantized_gemm = dispatch
