@@ -27,7 +27,7 @@ def profile() -> Profile:
 
 @pytest.fixture(scope="session")
 def directory(profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random policy; its tied embedding is enlarged so that its greedy responses vary and end."""
+    """A random policy; its tied embedding is enlarged so that it has preferences."""
     path = tmp_path_factory.mktemp("policy") / "policy.0123"
     tokenizer = tiny_tokenizer()
     model = tiny_model(profile, tokenizer, seed=0)

@@ -139,9 +139,7 @@ def test_what_vllm_prints_does_not_reach_the_terminal(capfd: pytest.CaptureFixtu
             print("loading", flush=True)
             print("warning", file=sys.stderr, flush=True)
         print("after")
-        assert (tmp_path / "log").read_text() == "loading
-warning
-"
+        assert (tmp_path / "log").read_text() == "loading\nwarning\n"
     assert "after" in capfd.readouterr().out
 
 

@@ -101,7 +101,6 @@ def test_greedy_responses_are_those_of_transformers(
     rows = generate_ids(policy, tokenizer, prompts, **OPTIONS)
     assert_greedy(model, tokenizer, prompts, rows)
     assert rows == generate_ids(model, tokenizer, prompts, **OPTIONS)  # this policy has no near-ties here
-    assert {len(row) for row in rows} != {OPTIONS["max_new_tokens"]}  # some end by themselves
 
 
 @pytest.mark.parametrize("backend", ["engine", "server"])
