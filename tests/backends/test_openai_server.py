@@ -22,6 +22,10 @@ POLICY = "math-seed0.0123"
 Answer = Callable[[dict[str, Any]], tuple[int, Any]]
 
 
+class Patient(ThreadingHTTPServer):
+    request_queue_size = 128  # connections that wait; the default of 5 resets the rest
+
+
 class Endpoint:
     """A server that speaks the completions protocol; `answer` makes a reply of a request."""
 
@@ -53,7 +57,7 @@ class Endpoint:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = Patient(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
 
 

@@ -24,7 +24,7 @@ from crossdomain import training
 from crossdomain.backends import BackendError, Engine, trl_rollouts
 from crossdomain.backends.openai_server import Server
 from crossdomain.backends.trl_rollouts import TOLERANCE, CheckedSync, agreement
-from crossdomain.backends.vllm_engine import VLLM
+from crossdomain.backends.vllm_engine import CPU_ENVIRONMENT, ENVIRONMENT, VLLM
 from crossdomain.generation import generate_ids
 from crossdomain.models import load_model
 from crossdomain.profiles import Profile, load_profile
@@ -55,7 +55,7 @@ def server(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(2**28)]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(directory), *arguments]
     log = tmp_path_factory.mktemp("server") / "log"
-    environment = {**os.environ, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
+    environment = {**os.environ, **ENVIRONMENT, **CPU_ENVIRONMENT}
     with log.open("w") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
         try:

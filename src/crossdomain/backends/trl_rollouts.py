@@ -81,7 +81,10 @@ def engine(profile: Profile) -> Iterator[None]:
     try:
         if on_cpu():
             plain_linear()
-        yield
+            with torch.compiler.set_stance("force_eager"):  # as CPU_ENVIRONMENT, but torch is loaded
+                yield
+        else:
+            yield
     finally:
         trl_engine.LLM = made
         torch.set_num_threads = threads  # vLLM's worker on a CPU replaces it by nothing
