@@ -21,7 +21,7 @@ INSTALLED := $(VENV)/.crossdomain-installed
 SNAKEMAKE = $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(JOBS) --quiet rules \
 	--config profile="$(PROFILE)" seeds="$(SEEDS)" chapters="$(CHAPTERS)"
 
-.PHONY: help env reproduce read verify train notebook book test lint format bench smollm clean clean-runs
+.PHONY: help env reproduce read verify train notebook book test test-vllm lint format bench smollm clean clean-runs
 
 help: ## This help
 	@echo "crossdomain: cross-domain interference and recovery in multi-domain RL"; echo
@@ -60,6 +60,11 @@ book: env ## Build the book from what was run
 
 test: env ## Run all tests
 	$(BIN)/python -m pytest
+
+test-vllm: ## Run the tests that need vLLM, in an environment of their own (.venv-vllm; torch's CPU build)
+	@$(MAKE) --no-print-directory env VENV=.venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm.lock
+	CROSSDOMAIN_REQUIRE_VLLM=1 .venv-vllm/bin/python -m pytest -o filterwarnings=default tests/backends  # vLLM warns a lot
 
 lint: env ## Check format, style and types
 	$(BIN)/ruff format --check .

@@ -110,7 +110,7 @@ def test_no_overrides() -> None:
     ("overrides", "named"),
     [
         pytest.param("batchsize=8", ["batchsize", "8", "batch_size"], id="unknown key"),
-        pytest.param("colour=red", ["colour", "red", "batch_size", "temperature"], id="unlike any key"),
+        pytest.param("quiz=red", ["quiz", "red", "batch_size", "temperature"], id="unlike any key"),
         pytest.param("name=other", ["name", "other", "no profile setting"], id="not a setting"),
         pytest.param("steps.maths=50", ["steps", "'maths'", "code, math, qa, cw"], id="unknown domain of a mapping"),
         pytest.param("base_batch.poetry=1", ["base_batch", "'poetry'", "code, math, qa, cw"], id="unknown domain"),

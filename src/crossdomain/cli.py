@@ -59,6 +59,7 @@ def _clear_errors(*others: type[Exception]) -> Iterator[None]:
 
 def _errors() -> tuple[type[Exception], ...]:
     """What a user can mend. Its modules import all of torch: they are loaded only once something failed."""
+    from crossdomain.backends import BackendError
     from crossdomain.book import BookError
     from crossdomain.domains.hub import DataError
     from crossdomain.evidence import ClaimError
@@ -70,8 +71,8 @@ def _errors() -> tuple[type[Exception], ...]:
     from crossdomain.verify import VerifyError
 
     return (
-        *(ProfileError, RunError, StoreError, BookError, ClaimError, VerifyError, DataError, JudgeError, SandboxError),
-        FileNotFoundError,
+        *(ProfileError, RunError, StoreError, BookError, ClaimError, VerifyError, DataError, JudgeError, BackendError),
+        *(SandboxError, FileNotFoundError),
     )
 
 
@@ -113,7 +114,7 @@ def train(
     parameters: Parameters = None,
 ) -> None:
     """Train and evaluate the checkpoints of chapter 1, without the notebook."""
-    from crossdomain import staging
+    from crossdomain import backends, staging
     from crossdomain.lineage import Lineage
     from crossdomain.parameters import parse_seeds
     from crossdomain.profiles import ProfileError, load_profile
@@ -124,6 +125,7 @@ def train(
             raise ProfileError(f"--part {unknown[0]}: expected one of {', '.join(staging.PARTS)}")
         loaded = load_profile(profile, _pairs(parameters))
         loaded.check_rewards()
+        backends.check(loaded)
         for seed in parse_seeds(seeds):
             lineage = Lineage(loaded, seed)
             for part in parts:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from transformers import TrainerCallback
 
 from crossdomain import (
+    backends,
     curvature,
     generation,
     mixture,
@@ -169,6 +170,7 @@ def _trained(
         "learning_rate": profile.learning_rate[domain],
         "seed": seed,
         **(regulariser.inputs(lineage) if regulariser else {}),
+        **backends.inputs(profile, profile.rollouts),
         **environment(training, models),
     }
 

@@ -16,7 +16,8 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from crossdomain import generation, provenance, stats
+from crossdomain import backends, generation, provenance, stats
+from crossdomain.backends import Engine
 from crossdomain.domains import Domain
 from crossdomain.lineage import Lineage, domain_inputs
 from crossdomain.models import arithmetic, sampling_dtype, stop_token_ids
@@ -148,6 +149,7 @@ def _evaluated(lineage: Lineage, name: str, protocol: Protocol) -> pd.DataFrame:
         "domains": {domain: domain_inputs(lineage.domains[domain]) for domain in protocol.splits},
         "protocol": asdict(protocol),
         "settings": profile.subset("prompt_template", "evaluation_batch", "precision"),
+        **backends.inputs(profile, profile.generation_backend),
         "versions": provenance.versions(("torch", "transformers", "tokenizers")),
         "code": provenance.code_fingerprint(generation, sys.modules[__name__]),
     }
@@ -157,13 +159,23 @@ def _evaluated(lineage: Lineage, name: str, protocol: Protocol) -> pd.DataFrame:
         model = checkpoint.model(dtype=sampling_dtype(profile.precision))
         exact = checkpoint.model() if model.dtype != torch.float32 else model  # a probability needs all its digits
         tokenizer = checkpoint.tokenizer()
-        frames = [
-            _split_scores(model, exact, tokenizer, profile, lineage.domains[domain], split, protocol).assign(
-                domain=domain, split=split
-            )
-            for domain, splits in protocol.splits.items()
-            for split in splits
-        ]
+        parts = [(domain, split) for domain, splits in protocol.splits.items() for split in splits]
+        longest = max(_longest(tokenizer, profile, lineage.domains[domain], split, protocol) for domain, split in parts)
+
+        def directory() -> Path:
+            if checkpoint.weights is None:
+                return checkpoint.path
+            model.save_pretrained(work / "policy")  # a snapshot is weights alone
+            tokenizer.save_pretrained(work / "policy")
+            return work / "policy"
+
+        with backends.opened(profile, model, checkpoint.key, directory, longest) as policy:
+            frames = [
+                _split_scores(policy, exact, tokenizer, profile, lineage.domains[domain], split, protocol).assign(
+                    domain=domain, split=split
+                )
+                for domain, split in parts
+            ]
         columns = ["domain", "split", "decoding", "estimate", "item", "sample", "score", "response"]
         pd.concat(frames, ignore_index=True)[columns].to_csv(output / "scores.csv", index=False)
 
@@ -172,8 +184,17 @@ def _evaluated(lineage: Lineage, name: str, protocol: Protocol) -> pd.DataFrame:
     return pd.read_csv(artifact.path / "scores.csv", dtype={"response": str}, keep_default_na=False)
 
 
+def _longest(
+    tokenizer: PreTrainedTokenizerBase, profile: Profile, domain: Domain, split: str, protocol: Protocol
+) -> int:
+    """Tokens of the longest prompt with its response."""
+    items = domain.items(split)[: protocol.prompts]
+    prompts = tokenizer([profile.prompt(item.prompt, item.prefill) for item in items])["input_ids"]
+    return max(map(len, prompts)) + domain.max_new_tokens
+
+
 def _split_scores(
-    model: PreTrainedModel,
+    policy: PreTrainedModel | Engine,
     exact: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     profile: Profile,
@@ -198,7 +219,7 @@ def _split_scores(
         ]
     else:
         sampled = generation.generate(
-            model, tokenizer, **options, samples=protocol.samples, temperature=1.0, seed=SAMPLING_SEED
+            policy, tokenizer, **options, samples=protocol.samples, temperature=1.0, seed=SAMPLING_SEED
         )
         responses = [response for of_item in sampled for response in of_item]
         targets = [item.target for item in items for _ in range(protocol.samples)]
@@ -214,7 +235,7 @@ def _split_scores(
             for i, score in enumerate(generation.rewards(domain, responses, targets))
         ]
     if protocol.greedy:
-        responses = [response for (response,) in generation.generate(model, tokenizer, **options)]
+        responses = [response for (response,) in generation.generate(policy, tokenizer, **options)]
         rewards = generation.rewards(domain, responses, [item.target for item in items])
         for i, (response, score) in enumerate(zip(responses, rewards, strict=True)):
             row = {"decoding": GREEDY, "estimate": "greedy", "item": i, "sample": 0, "score": score}

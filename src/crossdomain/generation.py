@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from crossdomain.backends.base import Engine
 from crossdomain.domains import Domain, Item
 from crossdomain.models import stop_token_ids
 from crossdomain.profiles import Profile
@@ -25,7 +27,7 @@ class Response:
 
 
 def generate(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Engine,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     *,
@@ -48,7 +50,7 @@ def rewards(domain: Domain, responses: Sequence[Response], targets: Sequence[str
 
 
 def generate_ids(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Engine,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     *,
@@ -62,26 +64,33 @@ def generate_ids(
     """Responses as the tokens that were chosen, each with the token that ended it, if any; those of a prompt in a row.
 
     Args:
-        model: the policy.
+        model: the policy: a transformers model, or an engine that has it.
         tokenizer: its tokenizer, padding on the left.
         prompts: as the policy reads them.
         max_new_tokens: where a response is cut off.
         stop: ids of the tokens that end a response.
         samples: responses a prompt.
         temperature: 0 is greedy.
-        batch_size: sequences at a time.
-        seed: of the sampling; the global random state is left as it was.
+        batch_size: sequences at a time; an engine knows its own.
+        seed: of the sampling; the global random state is left as it was. Backends draw different responses from a seed.
 
     Raises:
         ValueError: several greedy responses are asked for.
+        BackendError: an engine fails.
     """
     if temperature == 0 and samples != 1:
         raise ValueError(f"samples={samples}: greedy decoding gives one response a prompt, use samples=1")
+    ends = frozenset(stop)
+    if isinstance(model, Engine):
+        ids = tokenizer(list(prompts))["input_ids"]
+        repeated = [prompt for prompt in ids for _ in range(samples)]
+        seeds = np.random.SeedSequence(seed).generate_state(len(repeated)).tolist()
+        found = model.complete(repeated, max_new_tokens=max_new_tokens, stop=stop, temperature=temperature, seeds=seeds)
+        return [_ended(row, ends) for row in found]
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
     config = GenerationConfig(
         max_new_tokens=max_new_tokens, eos_token_id=list(stop), pad_token_id=tokenizer.pad_token_id, **sampling
     )
-    ends = frozenset(stop)
     rows: list[list[int]] = []
     size = max(1, batch_size // samples)
     with torch.random.fork_rng(), torch.inference_mode():

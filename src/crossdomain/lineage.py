@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from crossdomain import generation, models, paths, pretraining, provenance, training
+from crossdomain import backends, generation, models, paths, pretraining, provenance, training
 from crossdomain.domains import Domain
 from crossdomain.domains.hub import HubDomain
 from crossdomain.profiles import Profile
@@ -42,7 +42,7 @@ BASE_SETTINGS = (
 RL_SETTINGS = (
     *("prompt_template", "precision", "weights", "batch_size", "generations", "warmup_steps", "temperature"),
     *("clip_epsilon", "kl_beta", "adam_beta2", "max_grad_norm", "microbatch", "gradient_checkpointing"),
-    "skip_silent_groups",
+    *("skip_silent_groups", "rollouts"),
 )
 
 
@@ -227,6 +227,7 @@ class Lineage:
             "learning_rate": stage.learning_rate,
             "snapshot_every": stage.snapshot_every,
             "seed": stage.seed,
+            **backends.inputs(self.profile, self.profile.rollouts),
             **environment(training, models),
         }
         return self.store.get(

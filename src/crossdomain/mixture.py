@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from datasets import Dataset
 
-from crossdomain import models, training
+from crossdomain import backends, models, training
 from crossdomain.domains import Domain, Item
 from crossdomain.lineage import RL_SETTINGS, Checkpoint, Lineage, domain_inputs, environment
 from crossdomain.profiles import Profile
@@ -244,6 +244,7 @@ def train_mixture(
         "learning_rate": rate,
         "snapshot_every": every,
         "seed": seed,
+        **backends.inputs(profile, profile.rollouts),
         **environment(training, models, sys.modules[__name__]),
     }
     artifact = lineage.store.get(

@@ -24,6 +24,7 @@ Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+")]
 CHAT = "chat"  # a prompt template: that of the model's tokenizer
 
 
@@ -57,6 +58,12 @@ class Profile(BaseModel):
     hub: HubSettings | None
     precision: Literal["float32", "bf16-autocast"]
     weights: Literal["float32", "bfloat16"]
+
+    generation_backend: Literal["transformers", "vllm", "server"]
+    generation_server: Url | None
+    rollouts: Literal["transformers", "vllm", "server"]
+    rollout_server: Url | None
+    vllm_memory: Rate
 
     base_batch: dict[str, NonNegative]
     label_noise: dict[str, Share]
@@ -184,6 +191,9 @@ class Profile(BaseModel):
             raise ValueError(
                 f"rollback_shares: {self.rollback_shares} must contain 1, the whole of the chosen coordinates"
             )
+        for backend, server in (("generation_backend", "generation_server"), ("rollouts", "rollout_server")):
+            if getattr(self, backend) == "server" and getattr(self, server) is None:
+                raise ValueError(f"{server}: {backend} is server, so say where it runs, as in http://localhost:8000")
         if self.model == "tiny" and (self.hub is not None or self.prompt_template == CHAT):
             raise ValueError("model: data sets and chat templates need a pretrained model, in a folder or on the hub")
         if self.model == "tiny" and not any(self.base_batch.values()):

@@ -120,6 +120,10 @@ def check(notebook: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> 
         loaded = load_profile(_value(known, parameters, "profile"), {**overrides, **settings_given(parameters)})
         chapters.check(loaded, notebook)
         loaded.check_rewards()
+        if {loaded.generation_backend, loaded.rollouts} != {"transformers"}:
+            from crossdomain import backends  # with all of torch, which this process needs for nothing else
+
+            backends.check(loaded)
         parse_seeds(_value(known, parameters, "seeds"))
     return parameters
 

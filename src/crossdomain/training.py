@@ -32,6 +32,7 @@ from transformers import (
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from crossdomain.backends import trl_rollouts
 from crossdomain.domains import Domain
 from crossdomain.grpo import FrugalGRPOTrainer
 from crossdomain.models import load_model, load_tokenizer, stop_token_ids
@@ -96,13 +97,15 @@ def train_stage(
     model = load_model(parent, weights, dtype=getattr(torch, profile.weights)).train()
     stop = stop_token_ids(tokenizer, domain.stop)
     model.generation_config.eos_token_id = stop  # TRL ends completions, and masks what follows, at any of them
-    with Progress(label, steps) as progress:
+    data = prompt_order(profile, domain, steps, seed) if prompts is None else prompts
+    generation = trl_rollouts.arguments(profile, tokenizer, data["prompt"], domain.max_new_tokens, stop)
+    with Progress(label, steps) as progress, trl_rollouts.engine(profile):
         frugal = profile.skip_silent_groups and not profile.kl_beta  # each completion has a KL term
         trainer = (FrugalGRPOTrainer if frugal else GRPOTrainer)(
             model=model,
-            args=grpo_config(profile, domain, steps, learning_rate, seed, work),
+            args=grpo_config(profile, domain, steps, learning_rate, seed, work, **generation),
             reward_funcs=[ended_reward(domain, stop)],
-            train_dataset=prompt_order(profile, domain, steps, seed) if prompts is None else prompts,
+            train_dataset=data,
             processing_class=tokenizer,
             callbacks=[
                 SnapshotCallback(work / "snapshots", snapshot_every),
@@ -111,14 +114,15 @@ def train_stage(
                 *callbacks,
             ],
         )
+        trl_rollouts.check_syncs(trainer, profile)
         run(trainer, work)
     save(trainer, output, work)
 
 
 def grpo_config(
-    profile: Profile, domain: Domain, steps: int, learning_rate: float, seed: int, work: Path
+    profile: Profile, domain: Domain, steps: int, learning_rate: float, seed: int, work: Path, **generation: Any
 ) -> GRPOConfig:
-    """TRL's configuration of one stage."""
+    """TRL's configuration of one stage; `generation` is what it is told of who generates, if not transformers."""
     passes = profile.batch_size // (profile.microbatch or profile.batch_size)
     return GRPOConfig(
         **common_arguments(profile, steps, seed, work),
@@ -138,6 +142,7 @@ def grpo_config(
         epsilon=profile.clip_epsilon,
         beta=profile.kl_beta,
         shuffle_dataset=False,  # `prompt_order` has shuffled
+        **generation,
     )
 
 
