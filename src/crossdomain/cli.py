@@ -52,6 +52,7 @@ def _clear_errors(*others: type[Exception]) -> Iterator[None]:
     from crossdomain.domains.hub import DataError
     from crossdomain.evidence import ClaimError
     from crossdomain.judge import JudgeError
+    from crossdomain.launch import LaunchError
     from crossdomain.profiles import ProfileError
     from crossdomain.runner import RunError
     from crossdomain.sandbox import SandboxError
@@ -67,6 +68,7 @@ def _clear_errors(*others: type[Exception]) -> Iterator[None]:
         VerifyError,
         DataError,
         JudgeError,
+        LaunchError,
         SandboxError,
         FileNotFoundError,
     )

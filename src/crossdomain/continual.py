@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from crossdomain import (
     curvature,
     generation,
+    launch,
     mixture,
     models,
     objectives,
@@ -169,12 +170,13 @@ def _trained(
         "learning_rate": profile.learning_rate[domain],
         "seed": seed,
         **(regulariser.inputs(lineage) if regulariser else {}),
+        **launch.inputs(profile),
         **environment(training, models),
     }
 
     def make(output: Path, work: Path) -> None:
         callbacks: list[TrainerCallback] = [GradientCallback(regulariser.change())] if regulariser else []
-        training.train_stage(
+        launch.train_stage(
             profile,
             made,
             parent=start.artifact.path,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from datasets import Dataset
 
-from crossdomain import models, training
+from crossdomain import launch, models, training
 from crossdomain.domains import Domain, Item
 from crossdomain.lineage import RL_SETTINGS, Checkpoint, Lineage, domain_inputs, environment
 from crossdomain.profiles import Profile
@@ -244,12 +244,13 @@ def train_mixture(
         "learning_rate": rate,
         "snapshot_every": every,
         "seed": seed,
+        **launch.inputs(profile),
         **environment(training, models, sys.modules[__name__]),
     }
     artifact = lineage.store.get(
         f"{name}-seed{seed}",
         inputs,
-        lambda output, work: training.train_stage(
+        lambda output, work: launch.train_stage(
             profile,
             mixture,
             parent=start.artifact.path,
