@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 SAID = "crossdomain: "  # begins the lines of the first process that are handed on to this one's log
 SHOWN = 25  # lines of the log that a failure shows
 LOG = "launch.log"
+MODULE = "crossdomain.stage_process"  # what each process runs
 PORT = 29500  # where processes on several machines meet
 
 
@@ -96,7 +97,7 @@ def command(found: Configuration, profile: Profile) -> list[str]:
     """
     options = ["--config_file", str(found.path.resolve())]
     options += ["--mixed_precision", "bf16" if profile.precision == "bf16-autocast" else "no"]
-    module = ["-m", "crossdomain.stage_process"]
+    module = ["-m", MODULE]
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     if found.machines == 1:
         return [*launcher, *options, "--main_process_port", "0", *module]  # any free port: stages may run side by side

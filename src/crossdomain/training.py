@@ -203,18 +203,19 @@ class SnapshotCallback(TrainerCallback):
     ) -> None:
         """Called by the trainer after every optimizer step."""
         if state.global_step % self.every == 0 and state.global_step < state.max_steps:
-            whole, names = whole_weights(self.trainer), [name for name, _ in self.trainer.model.named_parameters()]
+            whole = whole_weights(self.trainer)
             if state.is_world_process_zero:
                 self.directory.mkdir(parents=True, exist_ok=True)
-                parameters = {name: whole[name].detach().contiguous() for name in names}
+                parameters = {name: value.detach().contiguous() for name, value in whole.items()}
                 path = self.directory / f"{state.global_step:05d}.safetensors"
                 save_file(parameters, path, metadata={"format": "pt"})
 
 
 def whole_weights(trainer: Trainer) -> dict[str, Tensor]:
-    """The state dict of a trainer's model, gathered from all processes, which all have to ask; whole on the first."""
-    found: dict[str, Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    return found
+    """The parameters of a trainer's model, tied ones once; all processes have to ask, and the first gets them whole."""
+    model: Any = trainer.model
+    found = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return {name: found[name] for name, _ in model.named_parameters() if name in found}
 
 
 def run(trainer: Trainer, work: Path) -> None:
