@@ -1,7 +1,7 @@
 """What a job of the workflow asks of a machine or a cluster: memory, time, processors and GPUs, in Snakemake's names.
 
-Memory and hours are limits with room, by scale: those of `machinery`, `toy` and `small` are several times what was measured,
-those of `paper` follow `crossdomain plan`. On one machine only the processors count.
+Memory and hours are limits with room, by scale: those of `machinery`, `toy` and `small` are several times what was
+measured, those of `paper` are guesses after `crossdomain plan`. On one machine only the processors count.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def training(profile: Profile) -> dict[str, Any]:
     found = configuration(profile.accelerate)
     gpus = 0 if found.on_cpu else found.processes // found.machines
     if found.machines == 1:
-        return asked | ({"gpu": gpus, "gpu_manufacturer": "nvidia"} if gpus else {})
+        return asked | ({"gpu": gpus} if gpus else {})
     # A job that starts its own tasks, one a machine: for Slurm, what Snakemake calls an MPI job.
     several = {"mpi": "srun", "nodes": found.machines, "tasks": found.machines}
     return asked | several | ({"slurm_extra": f"--gpus-per-node={gpus}"} if gpus else {})

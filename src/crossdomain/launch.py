@@ -1,8 +1,8 @@
 """Training a stage in this process, or in those of one of accelerate's configurations (`accelerate launch`).
 
-This process keeps the store's lock and waits; the others train, and the first of them writes the result, in the same layout.
-What they say goes to `launch.log` in the work folder, which they all have to see: machines share the folder of the store.
-On several machines they are started by Slurm's `srun`, one launcher a machine.
+This process keeps the store's lock and waits; the others train, and the first of them writes the result, in the same
+layout. What they say goes to `launch.log` in the work folder, which they all have to see: machines share the folder of the
+store. On several machines they are started by Slurm's `srun`, one launcher a machine.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def command(found: Configuration, profile: Profile) -> list[str]:
         return [*launcher, *options, "--main_process_port", "0", *module]  # any free port: stages may run side by side
     if "SLURM_JOB_ID" not in os.environ or shutil.which("srun") is None:
         raise LaunchError(
-            f"accelerate={profile.accelerate}: its {found.machines} machines are reached through Slurm's srun, and this is no "
-            "Slurm job; submit it (WORKFLOW=slurm), or name a configuration of one machine"
+            f"accelerate={profile.accelerate}: its {found.machines} machines are reached through Slurm's srun, and this is "
+            "no Slurm job; submit it (WORKFLOW=slurm), or name a configuration of one machine"
         )
     options += ["--main_process_ip", socket.gethostname(), "--main_process_port", str(PORT)]
     # Each machine's launcher has to be told which it is, and only srun knows.
@@ -157,6 +157,6 @@ def _run(arguments: list[str], found: Configuration, label: str, log: Path) -> N
             raise
     if started.returncode:
         raise LaunchError(
-            f"{label}: the {found.processes} processes of {found.path.name} ended with status {started.returncode}; all they "
-            f"said is in {log}, and its end is:\n{''.join(lines).rstrip()}"
+            f"{label}: the {found.processes} processes of {found.path.name} ended with status {started.returncode}; all "
+            f"they said is in {log}, and its end is:\n{''.join(lines).rstrip()}"
         )

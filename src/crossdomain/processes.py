@@ -1,7 +1,7 @@
 """How a stage is spread over processes: the configurations of `accelerate` that a profile can name.
 
-They are files of `workflow/accelerate`, in accelerate's own format, or a reader's own. What of one determines trained weights
-is part of what a stage is kept under: the number of processes and how the model is split, not where they run.
+They are files of `workflow/accelerate`, in accelerate's own format, or a reader's own. What of one determines trained
+weights is part of what a stage is kept under: the number of processes and how the model is split, not where they run.
 """
 
 from __future__ import annotations

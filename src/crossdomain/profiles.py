@@ -207,8 +207,8 @@ class Profile(BaseModel):
             )
         if found.kind == "DEEPSPEED" and (self.weights, self.precision) == ("float32", "bf16-autocast"):
             raise ValueError(
-                f"accelerate: {self.accelerate} returns the weights it trained in the precision of its arithmetic, bfloat16, "
-                "where weights=float32 are expected; say weights=bfloat16 or precision=float32, or use FSDP"
+                f"accelerate: {self.accelerate} returns the weights it trained in the precision of its arithmetic, "
+                "bfloat16, where weights=float32 are expected; say weights=bfloat16 or precision=float32, or use FSDP"
             )
 
     @property
