@@ -33,6 +33,7 @@ def standins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "hub.prompt_tokens": 400,
         "hub.completion_tokens": 12,
         "hub.writing_reward": "similarity",
+        "accelerate": "",
         "batch_size": 16,
         "generations": 4,
         "refresh_steps": 2,

@@ -40,6 +40,7 @@ def test_accelerate_reads_a_configuration_as_we_do(name: str) -> None:
             "batch_size: 36 completions .* 8 processes .* use a multiple of 8",
         ),
         ({"accelerate": "cpu-2", "microbatch": 1}, "microbatch: 1 completions .* 2 processes .* use a multiple of 2"),
+        ({"accelerate": "cpu-2", "skip_silent_groups": True}, "skip_silent_groups: .*use skip_silent_groups=false"),
         (
             {"accelerate": "zero3-nodes", "precision": "bf16-autocast"},
             "accelerate: zero3-nodes returns .* bfloat16, where weights=float32 .* weights=bfloat16",

@@ -205,6 +205,11 @@ class Profile(BaseModel):
                 f"{split}: {self.microbatch or self.batch_size} completions cannot be split over the {found.processes} "
                 f"processes of accelerate={self.accelerate}; use a multiple of {found.processes}"
             )
+        if self.skip_silent_groups and found.processes > 1:
+            raise ValueError(
+                f"skip_silent_groups: the {found.processes} processes of accelerate={self.accelerate} exchange tables with "
+                "a row a completion, which would differ in length; use skip_silent_groups=false"
+            )
         if found.kind == "DEEPSPEED" and (self.weights, self.precision) == ("float32", "bf16-autocast"):
             raise ValueError(
                 f"accelerate: {self.accelerate} returns the weights it trained in the precision of its arithmetic, "
