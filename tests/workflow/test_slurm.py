@@ -125,7 +125,6 @@ def test_a_seed_is_trained_by_jobs_of_the_cluster(cluster: Path, runs: Path) -> 
     assert done.returncode == 0, log.read_text()[-5000:]
 
     accounted = (cluster / "jobs.txt").read_text()
-    print(accounted)
     jobs = re.findall(r"JobId=(\d+) .*?JobState=(\w+) .*? ExitCode=(\S+)", accounted)
     assert [state for _, state, _ in jobs] == ["COMPLETED"] * 4
     assert {status for *_, status in jobs} == {"0:0"}
