@@ -129,10 +129,6 @@ def test_a_seed_is_trained_by_jobs_of_the_cluster(cluster: Path, runs: Path) -> 
     assert [state for _, state, _ in jobs] == ["COMPLETED"] * 4
     assert {status for *_, status in jobs} == {"0:0"}
     assert accounted.count("TimeLimit=60") == 4 and accounted.count("mem=3000M") == 4
-    logs = {path.relative_to(cluster / "logs").parts[0] for path in cluster.glob("logs/**/*.log")}
-    assert (
-        logs == {"rule_base", "rule_sequence", "rule_refreshes", "rule_experts"} or logs == set()
-    )  # kept by failed jobs
 
     lineage = Lineage(load_profile("smoke"), 0, Store(runs / "store"))
     found = {artifact.manifest["name"] for artifact in lineage.store.artifacts()}
