@@ -11,6 +11,7 @@ PARAMS ?=
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_OPTIONS ?=
+WORKFLOW ?= local
 
 # One thread a process: seeds and notebooks run side by side instead. Nothing is asked of a hub unless a profile names one.
 export OMP_NUM_THREADS := 1
@@ -18,15 +19,15 @@ export TOKENIZERS_PARALLELISM := false
 BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 INSTALLED := $(VENV)/.crossdomain-installed
-SNAKEMAKE = $(BIN)/snakemake --snakefile workflow/Snakefile --cores $(JOBS) --quiet rules \
+SNAKEMAKE = $(BIN)/snakemake --snakefile workflow/Snakefile --profile workflow/profiles/$(WORKFLOW) --cores $(JOBS) \
 	--config profile="$(PROFILE)" seeds="$(SEEDS)" chapters="$(CHAPTERS)"
 
-.PHONY: help env reproduce read verify train notebook book test test-vllm lint format bench smollm clean clean-runs
+.PHONY: help env cluster reproduce read verify train notebook book test test-vllm lint format bench smollm clean clean-runs
 
 help: ## This help
 	@echo "crossdomain: cross-domain interference and recovery in multi-domain RL"; echo
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14 | sed 's/^/  make /'
-	@echo; echo "Variables: PROFILE=$(PROFILE)  SEEDS=\"$(SEEDS)\"  CHAPTERS=\"$(CHAPTERS)\"  JOBS=$(JOBS)  NB=$(NB)  PARAMS=\"-p key=value\"  PYTHON=$(PYTHON)"
+	@echo; echo "Variables: PROFILE=$(PROFILE)  SEEDS=\"$(SEEDS)\"  CHAPTERS=\"$(CHAPTERS)\"  JOBS=$(JOBS)  NB=$(NB)  WORKFLOW=$(WORKFLOW)  PARAMS=\"-p key=value\"  PYTHON=$(PYTHON)"
 
 env: $(INSTALLED) ## Set up .venv with the versions of requirements.lock
 
@@ -38,6 +39,9 @@ $(INSTALLED): requirements.lock requirements-oracles.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-oracles.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+cluster: env ## Install Snakemake's executors for WORKFLOW=slurm and WORKFLOW=kubernetes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_OPTIONS) -r requirements-cluster.lock
 
 reproduce: env ## Train SEEDS of PROFILE, run all CHAPTERS or some (CHAPTERS=01), build the book
 	@$(SNAKEMAKE)

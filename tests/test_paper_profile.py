@@ -35,6 +35,7 @@ def standins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "hub.writing_reward": "similarity",
         "generation_backend": "transformers",
         "rollouts": "transformers",
+        "accelerate": "",
         "batch_size": 16,
         "generations": 4,
         "refresh_steps": 2,

@@ -21,7 +21,7 @@ import nbformat
 import pandas as pd
 import yaml
 
-from crossdomain import chapters, claims, costs, paths, plots, reference, scales
+from crossdomain import chapters, claims, costs, paths, plots, reference, scales, scaling
 from crossdomain.lineage import Lineage
 from crossdomain.plots import theory
 from crossdomain.profiles import Profile
@@ -155,7 +155,11 @@ def assemble(root: Path, material: Material, source: Path, profile: Profile) -> 
     _fill_in_claims(source / "book" / "claims.md", main.claims)
     _fill_in_scales(source / "book" / "scales.md", [main, *others.values()])
     config = yaml.safe_load((root / "_config.yml").read_text())
-    config["sphinx"]["config"]["myst_substitutions"] = values(root, material.results) | _seed_sets(profile)
+    config["sphinx"]["config"]["myst_substitutions"] = {
+        **values(root, material.results),
+        **_seed_sets(profile),
+        "paper_plan": scaling.planned(),
+    }
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 

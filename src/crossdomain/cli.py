@@ -64,6 +64,7 @@ def _errors() -> tuple[type[Exception], ...]:
     from crossdomain.domains.hub import DataError
     from crossdomain.evidence import ClaimError
     from crossdomain.judge import JudgeError
+    from crossdomain.launch import LaunchError
     from crossdomain.profiles import ProfileError
     from crossdomain.runner import RunError
     from crossdomain.sandbox import SandboxError
@@ -72,7 +73,7 @@ def _errors() -> tuple[type[Exception], ...]:
 
     return (
         *(ProfileError, RunError, StoreError, BookError, ClaimError, VerifyError, DataError, JudgeError, BackendError),
-        *(SandboxError, FileNotFoundError),
+        *(LaunchError, SandboxError, FileNotFoundError),
     )
 
 

@@ -18,6 +18,7 @@ from crossdomain import (
     backends,
     curvature,
     generation,
+    launch,
     mixture,
     models,
     objectives,
@@ -171,12 +172,13 @@ def _trained(
         "seed": seed,
         **(regulariser.inputs(lineage) if regulariser else {}),
         **backends.inputs(profile, profile.rollouts),
+        **launch.inputs(profile),
         **environment(training, models),
     }
 
     def make(output: Path, work: Path) -> None:
         callbacks: list[TrainerCallback] = [GradientCallback(regulariser.change())] if regulariser else []
-        training.train_stage(
+        launch.train_stage(
             profile,
             made,
             parent=start.artifact.path,

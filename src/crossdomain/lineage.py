@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from crossdomain import backends, generation, models, paths, pretraining, provenance, training
+from crossdomain import backends, generation, launch, models, paths, pretraining, provenance, training
 from crossdomain.domains import Domain
 from crossdomain.domains.hub import HubDomain
 from crossdomain.profiles import Profile
@@ -228,12 +228,13 @@ class Lineage:
             "snapshot_every": stage.snapshot_every,
             "seed": stage.seed,
             **backends.inputs(self.profile, self.profile.rollouts),
+            **launch.inputs(self.profile),
             **environment(training, models),
         }
         return self.store.get(
             f"{stage.name}-seed{stage.seed}",
             inputs,
-            lambda output, work: training.train_stage(
+            lambda output, work: launch.train_stage(
                 self.profile,
                 domain,
                 parent=parent.artifact.path,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from datasets import Dataset
 
-from crossdomain import backends, models, training
+from crossdomain import backends, launch, models, training
 from crossdomain.domains import Domain, Item
 from crossdomain.lineage import RL_SETTINGS, Checkpoint, Lineage, domain_inputs, environment
 from crossdomain.profiles import Profile
@@ -245,12 +245,13 @@ def train_mixture(
         "snapshot_every": every,
         "seed": seed,
         **backends.inputs(profile, profile.rollouts),
+        **launch.inputs(profile),
         **environment(training, models, sys.modules[__name__]),
     }
     artifact = lineage.store.get(
         f"{name}-seed{seed}",
         inputs,
-        lambda output, work: training.train_stage(
+        lambda output, work: launch.train_stage(
             profile,
             mixture,
             parent=start.artifact.path,

@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 
+from crossdomain import launch
 from crossdomain.domains import Domain
 from crossdomain.domains.code_tests import TESTS
 from crossdomain.domains.hub import HubDomain
@@ -201,12 +202,15 @@ def measured(profile: Profile) -> pd.DataFrame:
     """
     lineage = Lineage(profile, 0)
     architecture, settings = architecture_of(profile), profile.subset(*RL_SETTINGS)
+    processes = launch.inputs(profile).get("processes")
     rows = []
     for artifact in lineage.store.artifacts():
         inputs = artifact.manifest["inputs"]
         name = artifact.manifest["name"]
         if inputs.get("kind") != "stage" or inputs["settings"] != settings or "+" in name:
             continue  # a + in a name says that it was trained by another method than one domain's GRPO
+        if inputs.get("processes") != processes:
+            continue  # on other processes
         log = pd.read_csv(artifact.path / "training.csv")
         stage = lineage.stage(name.rpartition("-seed")[0])
         prompt, _ = _lengths(profile, stage.domain, lineage.domains[stage.domain])

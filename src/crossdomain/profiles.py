@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from crossdomain import chat, paths
+from crossdomain import chat, paths, processes
 from crossdomain.domains import Domain, load_domain
 from crossdomain.domains.hub import HubSettings
 
@@ -83,6 +83,7 @@ class Profile(BaseModel):
     microbatch: Count | None
     gradient_checkpointing: bool
     skip_silent_groups: bool
+    accelerate: str
     generations: Annotated[int, Field(ge=2)]
     warmup_steps: NonNegative
     temperature: Annotated[float, Field(gt=0)]
@@ -176,6 +177,7 @@ class Profile(BaseModel):
                 f"batch_size: {self.batch_size} completions cannot be split into passes of microbatch={self.microbatch}; "
                 f"use a multiple of {self.microbatch}"
             )
+        self._check_processes()
         if self.gradient_prompts % self.gradient_splits:
             raise ValueError(
                 f"gradient_prompts: {self.gradient_prompts} prompts cannot be split into gradient_splits="
@@ -199,6 +201,35 @@ class Profile(BaseModel):
         if self.model == "tiny" and not any(self.base_batch.values()):
             raise ValueError("base_batch: the tiny model is pre-trained here, so at least one domain needs examples")
         return self
+
+    def _check_processes(self) -> None:
+        if not self.accelerate:
+            return
+        try:
+            found = processes.configuration(self.accelerate)
+        except ValueError as error:
+            raise ValueError(f"accelerate: {error}") from None
+        split = "microbatch" if self.microbatch else "batch_size"
+        if (self.microbatch or self.batch_size) % found.processes:
+            raise ValueError(
+                f"{split}: {self.microbatch or self.batch_size} completions cannot be split over the {found.processes} "
+                f"processes of accelerate={self.accelerate}; use a multiple of {found.processes}"
+            )
+        if self.skip_silent_groups and found.processes > 1:
+            raise ValueError(
+                f"skip_silent_groups: the {found.processes} processes of accelerate={self.accelerate} exchange tables with "
+                "a row a completion, which would differ in length; use skip_silent_groups=false"
+            )
+        if found.kind == "DEEPSPEED" and (self.weights, self.precision) == ("float32", "bf16-autocast"):
+            raise ValueError(
+                f"accelerate: {self.accelerate} returns the weights it trained in the precision of its arithmetic, "
+                "bfloat16, where weights=float32 are expected; say weights=bfloat16 or precision=float32, or use FSDP"
+            )
+
+    @property
+    def processes(self) -> int:
+        """How many train a stage together."""
+        return processes.configuration(self.accelerate).processes if self.accelerate else 1
 
     @property
     def label(self) -> str:

@@ -22,13 +22,15 @@ class SealCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called by the trainer after it has saved."""
+        args.distributed_state.wait_for_everyone()  # each process saves its random state, and its share of the rest
         if state.is_world_process_zero:
             seal(Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
 
 def seal(checkpoint: Path) -> None:
     """Record the checksums of a checkpoint's files, atomically."""
-    checksums = {file.name: sha256(file) for file in checkpoint.iterdir() if file.is_file() and file.name != SEAL}
+    files = [file for file in checkpoint.rglob("*") if file.is_file() and file.name != SEAL]
+    checksums = {str(file.relative_to(checkpoint)): sha256(file) for file in files}
     draft = checkpoint / f".{SEAL}"
     draft.write_text(json.dumps(checksums))
     draft.replace(checkpoint / SEAL)

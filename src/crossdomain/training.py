@@ -20,8 +20,8 @@ import transformers
 from datasets import Dataset
 from datasets.utils.logging import disable_progress_bar
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers import (
-    PreTrainedModel,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -107,14 +107,10 @@ def train_stage(
             reward_funcs=[ended_reward(domain, stop)],
             train_dataset=data,
             processing_class=tokenizer,
-            callbacks=[
-                SnapshotCallback(work / "snapshots", snapshot_every),
-                SealCallback(),
-                ProgressCallback(progress, "reward", "entropy"),
-                *callbacks,
-            ],
+            callbacks=[SealCallback(), ProgressCallback(progress, "reward", "entropy"), *callbacks],
         )
         trl_rollouts.check_syncs(trainer, profile)
+        trainer.add_callback(SnapshotCallback(trainer, work / "snapshots", snapshot_every))
         run(trainer, work)
     save(trainer, output, work)
 
@@ -122,7 +118,10 @@ def train_stage(
 def grpo_config(
     profile: Profile, domain: Domain, steps: int, learning_rate: float, seed: int, work: Path, **generation: Any
 ) -> GRPOConfig:
-    """TRL's configuration of one stage; `generation` is what it is told of who generates, if not transformers."""
+    """TRL's configuration of one stage, on one of its `profile.processes`.
+
+    `generation` is what it is told of who generates, if not transformers.
+    """
     passes = profile.batch_size // (profile.microbatch or profile.batch_size)
     return GRPOConfig(
         **common_arguments(profile, steps, seed, work),
@@ -132,7 +131,7 @@ def grpo_config(
         weight_decay=0.0,
         adam_beta2=profile.adam_beta2,
         max_grad_norm=profile.max_grad_norm,
-        per_device_train_batch_size=profile.batch_size // passes,
+        per_device_train_batch_size=profile.batch_size // (passes * profile.processes),
         gradient_accumulation_steps=passes,
         num_generations=profile.generations,
         # One step's completions: more would make a run resumed inside a window differ from an uninterrupted one.
@@ -200,28 +199,38 @@ def ended_reward(domain: Domain, stop: Sequence[int]) -> Callable[..., list[floa
 class SnapshotCallback(TrainerCallback):
     """Keeps the weights every so many steps (not at the last one, which is the result itself)."""
 
-    def __init__(self, directory: Path, every: int) -> None:
-        self.directory, self.every = directory, every
+    def __init__(self, trainer: Trainer, directory: Path, every: int) -> None:
+        self.trainer, self.directory, self.every = trainer, directory, every
 
     def on_step_end(
         self,
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        model: PreTrainedModel | None = None,
         **_: Any,
     ) -> None:
         """Called by the trainer after every optimizer step."""
-        if model is not None and state.global_step % self.every == 0 and state.global_step < state.max_steps:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            parameters = {name: value.detach().contiguous() for name, value in model.named_parameters()}
-            save_file(parameters, self.directory / f"{state.global_step:05d}.safetensors", metadata={"format": "pt"})
+        if state.global_step % self.every == 0 and state.global_step < state.max_steps:
+            whole = whole_weights(self.trainer)
+            if state.is_world_process_zero:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                parameters = {name: value.detach().contiguous() for name, value in whole.items()}
+                path = self.directory / f"{state.global_step:05d}.safetensors"
+                save_file(parameters, path, metadata={"format": "pt"})
+
+
+def whole_weights(trainer: Trainer) -> dict[str, Tensor]:
+    """The parameters of a trainer's model, tied ones once; all processes have to ask, and the first gets them whole."""
+    model: Any = trainer.model
+    found = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return {name: found[name] for name, _ in model.named_parameters() if name in found}
 
 
 def run(trainer: Trainer, work: Path) -> None:
     """Train, from the last whole trainer checkpoint in `work` if there is one."""
     trainer.remove_callback(PrinterCallback)
-    checkpoint = last_sealed(work)
+    with trainer.accelerator.main_process_first():  # which removes those that are not whole
+        checkpoint = last_sealed(work)
     if checkpoint is not None:
         logger.info("resuming from step %s of an interrupted run", checkpoint.name.partition("-")[2])
     with warnings.catch_warnings():
@@ -232,12 +241,15 @@ def run(trainer: Trainer, work: Path) -> None:
 
 def save(trainer: Trainer, output: Path, work: Path) -> None:
     """Leave model, tokenizer, snapshots and the tidy log of a finished trainer in `output`."""
+    weights = whole_weights(trainer)
+    if not trainer.is_world_process_zero():
+        return
     model: Any = trainer.model
     tokenizer: Any = trainer.processing_class
     model.generation_config = transformers.GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    model.save_pretrained(output)
+    model.save_pretrained(output, state_dict=weights)
     tokenizer.save_pretrained(output)
     rows = [row for row in trainer.state.log_history if "loss" in row]
     columns = {new: [row.get(old) for row in rows] for old, new in COLUMNS.items() if rows and old in rows[0]}

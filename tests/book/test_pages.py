@@ -21,7 +21,16 @@ CHAPTERS = (
     *("01_staged_training", "02_sparse_edits", "03_route_overlap", "04_damage_theory"),
     *("05_refresh", "06_rollback", "07_alternating_refresh", "08_alternatives", "09_diagnose_your_own"),
 )
-PAGES = ("book/index", "book/reproduce", "book/domains", "book/theory", "book/claims", "book/scales", "book/references")
+PAGES = (
+    "book/index",
+    "book/reproduce",
+    "book/scaling",
+    "book/domains",
+    "book/theory",
+    "book/claims",
+    "book/scales",
+    "book/references",
+)
 PAGES += tuple(f"notebooks/{chapter}" for chapter in CHAPTERS)
 
 
