@@ -21,7 +21,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from crossdomain import progress, provenance, training
+from crossdomain import provenance, terminal, training
 from crossdomain.domains import Domain
 from crossdomain.processes import Configuration, configuration
 from crossdomain.profiles import Profile
@@ -130,7 +130,7 @@ def _run(arguments: list[str], found: Configuration, label: str, log: Path) -> N
     if found.on_cpu:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     if sys.stderr.isatty():
-        environment[progress.TTY_VARIABLE] = os.ttyname(sys.stderr.fileno())
+        environment[terminal.VARIABLE] = os.ttyname(sys.stderr.fileno())
     lines: list[str] = []
     with (
         log.open("w") as kept,

@@ -29,7 +29,7 @@ from crossdomain.launch import SAID
 from crossdomain.mixture import Mixture
 from crossdomain.processes import configuration
 from crossdomain.profiles import Profile
-from crossdomain.progress import TTY_VARIABLE
+from crossdomain.terminal import VARIABLE
 
 
 @record  # so that the launcher's last words are this process' traceback
@@ -42,7 +42,7 @@ def main(arguments: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     first, started = os.environ.get("RANK", "0") == "0", int(os.environ.get("WORLD_SIZE", "1"))
     if not first:
-        os.environ.pop(TTY_VARIABLE, None)
+        os.environ.pop(VARIABLE, None)
     logging.basicConfig(format=f"{SAID}%(message)s")
     logging.getLogger("crossdomain").setLevel(logging.INFO if first else logging.ERROR)
     stage = json.loads(Path(arguments).read_text())
