@@ -21,7 +21,7 @@ import nbformat
 import pandas as pd
 import yaml
 
-from crossdomain import chapters, claims, costs, paths, plots, reference, scales, scaling
+from crossdomain import chapters, claims, costs, paper_plan, paths, plots, reference, scales
 from crossdomain.lineage import Lineage
 from crossdomain.plots import theory
 from crossdomain.profiles import Profile
@@ -158,7 +158,7 @@ def assemble(root: Path, material: Material, source: Path, profile: Profile) -> 
     config["sphinx"]["config"]["myst_substitutions"] = {
         **values(root, material.results),
         **_seed_sets(profile),
-        "paper_plan": scaling.planned(),
+        "paper_plan": paper_plan.table(),
     }
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
 

@@ -30,12 +30,14 @@ FEWER = {
     "worded_arithmetic": 1_400,
     "python_functions": 1_700,
     "expression_values": 2_800,
+    "comparisons": 2_800,
     "sentences": 7_800,
 }
 REAL = {
     "worded_arithmetic",
     "python_functions",
     "expression_values",
+    "comparisons",
     "categories",
     "sentences",
 }  # for real language models

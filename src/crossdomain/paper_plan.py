@@ -9,7 +9,7 @@ from crossdomain.profiles import load_profile
 from crossdomain.throughput import GPUS
 
 
-def planned(gpus: tuple[int, ...] = (1, 8, 16), kind: str = "h100") -> str:
+def table(gpus: tuple[int, ...] = (1, 8, 16), kind: str = "h100") -> str:
     """A Markdown table of estimates for one seed of chapter 1 at the paper's scale, a row a number of GPUs."""
     rows = []
     for count in gpus:
