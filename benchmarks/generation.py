@@ -15,6 +15,8 @@ Needs vLLM: see `make test-vllm`, then `.venv-vllm/bin/python benchmarks/generat
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import statistics
@@ -49,7 +51,8 @@ def save_policy(model: str, directory: Path) -> None:
         tiny_model(load_profile("cpu"), tokenizer, seed=0).save_pretrained(directory)
         tokenizer.save_pretrained(directory)
     else:
-        import_pretrained(model, directory)
+        with contextlib.redirect_stderr(io.StringIO()):  # reading a GGUF file draws a bar that no setting turns off
+            import_pretrained(model, directory)
 
 
 def rate(policy: Policy, tokenizer: PreTrainedTokenizerBase, prompts: list[str], tokens: int) -> float:
