@@ -195,7 +195,7 @@ def test_a_profile_opens_it(endpoint: Endpoint, model: PreTrainedModel, profile:
     def directory() -> Path:
         raise AssertionError("a server needs no directory")
 
-    with backends.opened(changed, model, POLICY, directory, 30) as policy:
+    with backends.opened(changed, lambda: model, POLICY, directory, 30) as policy:
         assert isinstance(policy, Server)
 
 
