@@ -156,20 +156,22 @@ def _evaluated(lineage: Lineage, name: str, protocol: Protocol) -> pd.DataFrame:
 
     def make(output: Path, work: Path) -> None:
         quiet()
-        model = checkpoint.model(dtype=sampling_dtype(profile.precision))
-        exact = checkpoint.model() if model.dtype != torch.float32 else model  # a probability needs all its digits
-        tokenizer = checkpoint.tokenizer()
+        exact, tokenizer = checkpoint.model(), checkpoint.tokenizer()  # a probability needs all its digits
         parts = [(domain, split) for domain, splits in protocol.splits.items() for split in splits]
         longest = max(_longest(tokenizer, profile, lineage.domains[domain], split, protocol) for domain, split in parts)
+
+        def sampler() -> PreTrainedModel:
+            dtype = sampling_dtype(profile.precision)
+            return exact if dtype == exact.dtype else checkpoint.model(dtype=dtype)
 
         def directory() -> Path:
             if checkpoint.weights is None:
                 return checkpoint.path
-            model.save_pretrained(work / "policy")  # a snapshot is weights alone
+            exact.save_pretrained(work / "policy")  # a snapshot is weights alone
             tokenizer.save_pretrained(work / "policy")
             return work / "policy"
 
-        with backends.opened(profile, model, checkpoint.key, directory, longest) as policy:
+        with backends.opened(profile, sampler, checkpoint.key, directory, longest) as policy:
             frames = [
                 _split_scores(policy, exact, tokenizer, profile, lineage.domains[domain], split, protocol).assign(
                     domain=domain, split=split

@@ -59,13 +59,13 @@ def check(profile: Profile) -> None:
 
 @contextmanager
 def opened(
-    profile: Profile, model: PreTrainedModel, name: str, directory: Callable[[], Path], length: int
+    profile: Profile, sampler: Callable[[], PreTrainedModel], name: str, directory: Callable[[], Path], length: int
 ) -> Iterator[PreTrainedModel | Engine]:
     """The policy that a profile's backend generates with; its engine lives as long as the context.
 
     Args:
         profile: its settings.
-        model: the policy as transformers loaded it.
+        sampler: loads the policy by transformers, if that is to generate.
         name: what a server must serve the policy as.
         directory: gives a directory that holds it; asked for by vLLM only.
         length: of the longest prompt with its response, in tokens.
@@ -86,4 +86,4 @@ def opened(
         ) as engine:
             yield engine
     else:
-        yield model
+        yield sampler()
