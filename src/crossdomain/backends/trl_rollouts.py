@@ -30,8 +30,9 @@ trl_engine: Any = vllm_generation  # its `LLM` is vLLM's, where that is installe
 
 CHECKED_PROMPTS, CHECKED_TOKENS = 4, 16
 # Nats by which log-probabilities, and the logits of two tokens that are as good as tied, may differ between the backends.
-# Two programs that round in another order differ by about 1e-5 in float32 and by 1e-2 in bfloat16.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
+# Measured, rounding alone makes 1e-5 in float32; in bfloat16 0.03 on the tiny model, and on SmolLM2 0.11 and a gap of 0.25
+# between tied tokens, as its logits are so large that their last bit is 0.125.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}
 
 
 def arguments(
