@@ -12,6 +12,7 @@ import pytest
 
 from crossdomain import judge as judge_module
 from crossdomain.judge import ATTEMPTS, Case, Judge, JudgeError
+from local_server import serving
 
 GOOD = '{"brief": 10, "craft": 5, "coherence": 0, "originality": 1}'
 CASES = [Case("Write about a fox.", "A fox sleeps.", f"Fox number {i}.") for i in range(40)]
@@ -61,16 +62,9 @@ class Endpoint:
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(proxy, raising=False)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     made = Endpoint()
-    thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-    thread.join()
+    with serving(made.server, monkeypatch):
+        yield made
 
 
 def judge(endpoint: Endpoint, model: str = "judge") -> Judge:

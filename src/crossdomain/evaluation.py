@@ -158,7 +158,6 @@ def _evaluated(lineage: Lineage, name: str, protocol: Protocol) -> pd.DataFrame:
         quiet()
         exact, tokenizer = checkpoint.model(), checkpoint.tokenizer()  # a probability needs all its digits
         parts = [(domain, split) for domain, splits in protocol.splits.items() for split in splits]
-        longest = max(_longest(tokenizer, profile, lineage.domains[domain], split, protocol) for domain, split in parts)
 
         def sampler() -> PreTrainedModel:
             dtype = sampling_dtype(profile.precision)
@@ -170,6 +169,11 @@ def _evaluated(lineage: Lineage, name: str, protocol: Protocol) -> pd.DataFrame:
             exact.save_pretrained(work / "policy")  # a snapshot is weights alone
             tokenizer.save_pretrained(work / "policy")
             return work / "policy"
+
+        def longest() -> int:
+            return max(
+                _longest(tokenizer, profile, lineage.domains[domain], split, protocol) for domain, split in parts
+            )
 
         with backends.opened(profile, sampler, checkpoint.key, directory, longest) as policy:
             frames = [

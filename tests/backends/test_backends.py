@@ -73,7 +73,7 @@ def test_transformers_is_the_default_of_every_profile_but_the_papers() -> None:
 
 def test_transformers_needs_no_engine(profile: Profile, model: PreTrainedModel, without_vllm: None) -> None:
     backends.check(profile)
-    with backends.opened(profile, lambda: model, "policy", never, 64) as policy:
+    with backends.opened(profile, lambda: model, "policy", never, lambda: 64) as policy:
         assert policy is model
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +16,7 @@ from crossdomain.backends import BackendError
 from crossdomain.backends.openai_server import Server, check_health
 from crossdomain.generation import generate, generate_ids
 from crossdomain.profiles import Profile, load_profile
+from local_server import serving
 
 POLICY = "math-seed0.0123"
 Answer = Callable[[dict[str, Any]], tuple[int, Any]]
@@ -63,16 +63,9 @@ class Endpoint:
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(proxy, raising=False)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     made = Endpoint()
-    thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-    thread.join()
+    with serving(made.server, monkeypatch):
+        yield made
 
 
 @pytest.fixture
@@ -195,7 +188,7 @@ def test_a_profile_opens_it(endpoint: Endpoint, model: PreTrainedModel, profile:
     def directory() -> Path:
         raise AssertionError("a server needs no directory")
 
-    with backends.opened(changed, lambda: model, POLICY, directory, 30) as policy:
+    with backends.opened(changed, lambda: model, POLICY, directory, lambda: 30) as policy:
         assert isinstance(policy, Server)
 
 

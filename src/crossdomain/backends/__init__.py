@@ -59,7 +59,11 @@ def check(profile: Profile) -> None:
 
 @contextmanager
 def opened(
-    profile: Profile, sampler: Callable[[], PreTrainedModel], name: str, directory: Callable[[], Path], length: int
+    profile: Profile,
+    sampler: Callable[[], PreTrainedModel],
+    name: str,
+    directory: Callable[[], Path],
+    length: Callable[[], int],
 ) -> Iterator[PreTrainedModel | Engine]:
     """The policy that a profile's backend generates with; its engine lives as long as the context.
 
@@ -68,7 +72,7 @@ def opened(
         sampler: loads the policy by transformers, if that is to generate.
         name: what a server must serve the policy as.
         directory: gives a directory that holds it; asked for by vLLM only.
-        length: of the longest prompt with its response, in tokens.
+        length: gives that of the longest prompt with its response, in tokens; asked for by vLLM only.
 
     Raises:
         BackendError: the backend is missing or fails to start.
@@ -82,7 +86,7 @@ def opened(
             dtype=engine_dtype(profile),
             memory=profile.vllm_memory,
             sequences=profile.evaluation_batch,
-            length=length,
+            length=length(),
         ) as engine:
             yield engine
     else:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from functools import cache
 
 from crossdomain.domains.base import Item, shuffled
-from crossdomain.domains.worded_arithmetic import WordedArithmetic
+from crossdomain.domains.worded_arithmetic import WordedArithmetic, held_out, in_either_order
 
 CHOICES = {"larger": max, "smaller": min}
-DEV, TEST = 100, 200
 
 
 class Comparisons(WordedArithmetic):
@@ -25,11 +24,11 @@ class Comparisons(WordedArithmetic):
 
 @cache
 def _splits() -> dict[str, list[Item]]:
-    """Operands are those of Math, in either order, so that the place of the right one does not give it away."""
-    pairs = [pair for a in range(10, 90) for b in range(1, 10) for pair in ((a, b), (b, a))]
-    questions = [(f"the {word} of {x} and {y} =", choice(x, y)) for x, y in pairs for word, choice in CHOICES.items()]
+    questions = [
+        (f"the {word} of {x} and {y} =", choice(x, y)) for x, y in in_either_order() for word, choice in CHOICES.items()
+    ]
     items = [
         Item(f"State the final answer to the following question: {question}", str(value), prefill=question)
         for question, value in shuffled(questions, "comparisons")
     ]
-    return {"test": items[:TEST], "dev": items[TEST : TEST + DEV], "train": items[TEST + DEV :]}
+    return held_out(items)

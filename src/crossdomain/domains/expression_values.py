@@ -8,10 +8,9 @@ from __future__ import annotations
 from functools import cache
 
 from crossdomain.domains.base import Item, shuffled
-from crossdomain.domains.worded_arithmetic import WordedArithmetic
+from crossdomain.domains.worded_arithmetic import WordedArithmetic, held_out, in_either_order
 
 FUNCTIONS = {"max": max, "min": min}
-DEV, TEST = 100, 200
 
 
 class ExpressionValues(WordedArithmetic):
@@ -25,11 +24,11 @@ class ExpressionValues(WordedArithmetic):
 
 @cache
 def _splits() -> dict[str, list[Item]]:
-    """Operands are those of Math, in either order, so that the place of the right one does not give it away."""
-    pairs = [pair for a in range(10, 90) for b in range(1, 10) for pair in ((a, b), (b, a))]
-    expressions = [(f"{name}({x}, {y})", function(x, y)) for x, y in pairs for name, function in FUNCTIONS.items()]
+    expressions = [
+        (f"{name}({x}, {y})", function(x, y)) for x, y in in_either_order() for name, function in FUNCTIONS.items()
+    ]
     items = [
         Item(f"State the value of the following Python expression: {expression}", str(value), prefill=f"{expression} =")
         for expression, value in shuffled(expressions, "expression values")
     ]
-    return {"test": items[:TEST], "dev": items[TEST : TEST + DEV], "train": items[TEST + DEV :]}
+    return held_out(items)

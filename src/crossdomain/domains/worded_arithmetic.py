@@ -6,6 +6,7 @@ from functools import cache
 
 from crossdomain.domains.base import Domain, Item, shuffled
 
+OPERANDS = [(a, b) for a in range(10, 90) for b in range(1, 10)]
 DEV, TEST = 100, 200
 
 
@@ -35,11 +36,20 @@ class WordedArithmetic(Domain):
 
 @cache
 def _splits() -> dict[str, list[Item]]:
-    problems = [(f"{a} {sign} {b} =", a + b if sign == "+" else a - b)
-                for a in range(10, 90) for b in range(1, 10) for sign in "+-"]  # fmt: skip
+    problems = [(f"{a} {sign} {b} =", a + b if sign == "+" else a - b) for a, b in OPERANDS for sign in "+-"]
     question = "State the final answer to the following arithmetic problem:"
     items = [
         Item(f"{question} {problem}", str(result), prefill=problem)
         for problem, result in shuffled(problems, "worded arithmetic")
     ]
+    return held_out(items)
+
+
+def held_out(items: list[Item]) -> dict[str, list[Item]]:
+    """Shuffled items in splits: the first for `test`, then `dev`, and `train` has the rest."""
     return {"test": items[:TEST], "dev": items[TEST : TEST + DEV], "train": items[TEST + DEV :]}
+
+
+def in_either_order() -> list[tuple[int, int]]:
+    """The operands of Math, the larger or the smaller first, so that the place of a right one does not give it away."""
+    return [pair for a, b in OPERANDS for pair in ((a, b), (b, a))]
