@@ -15,20 +15,17 @@ from typing import Any, NamedTuple
 from transformers import TrainerCallback
 
 from crossdomain import (
-    backends,
     curvature,
     generation,
     launch,
     mixture,
-    models,
     objectives,
     provenance,
     regularised,
     rollouts,
     second_order,
-    training,
 )
-from crossdomain.lineage import RL_SETTINGS, Checkpoint, Lineage, domain_inputs, environment
+from crossdomain.lineage import RL_SETTINGS, Checkpoint, Lineage, domain_inputs, training_environment
 from crossdomain.regularised import Anchor, GradientCallback
 from crossdomain.second_order import fisher_of, loss_of, point
 from crossdomain.staging import learned
@@ -171,9 +168,7 @@ def _trained(
         "learning_rate": profile.learning_rate[domain],
         "seed": seed,
         **(regulariser.inputs(lineage) if regulariser else {}),
-        **backends.inputs(profile, profile.rollouts),
-        **launch.inputs(profile),
-        **environment(training, models),
+        **training_environment(profile),
     }
 
     def make(output: Path, work: Path) -> None:

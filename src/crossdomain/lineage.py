@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from crossdomain import backends, generation, launch, models, paths, pretraining, provenance, training
+from crossdomain import backends, generation, grpo, launch, models, paths, pretraining, provenance, training
 from crossdomain.domains import Domain
 from crossdomain.domains.hub import HubDomain
 from crossdomain.profiles import Profile
@@ -227,9 +227,7 @@ class Lineage:
             "learning_rate": stage.learning_rate,
             "snapshot_every": stage.snapshot_every,
             "seed": stage.seed,
-            **backends.inputs(self.profile, self.profile.rollouts),
-            **launch.inputs(self.profile),
-            **environment(training, models),
+            **training_environment(self.profile),
         }
         return self.store.get(
             f"{stage.name}-seed{stage.seed}",
@@ -286,6 +284,16 @@ def domain_inputs(domain: Domain) -> dict[str, Any]:
     modules = sorted({cls.__module__ for cls in type(domain).__mro__ if issubclass(cls, Domain)})
     inputs = {"class": type(domain).__qualname__, "code": provenance.code_fingerprint(*modules)}
     return inputs | (domain.determinants() if isinstance(domain, HubDomain) else {})
+
+
+def training_environment(profile: Profile, *modules: ModuleType) -> dict[str, Any]:
+    """What, beside its settings and data, determines what a stage of RL makes: rollouts, processes, code, versions."""
+    trainer = [grpo] if profile.skip_silent_groups else []
+    return {
+        **backends.inputs(profile, profile.rollouts),
+        **launch.inputs(profile),
+        **environment(training, models, *trainer, *modules),
+    }
 
 
 def environment(*modules: ModuleType) -> dict[str, Any]:

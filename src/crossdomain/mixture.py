@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from datasets import Dataset
 
-from crossdomain import backends, launch, models, training
+from crossdomain import launch, models, training
 from crossdomain.domains import Domain, Item
-from crossdomain.lineage import RL_SETTINGS, Checkpoint, Lineage, domain_inputs, environment
+from crossdomain.lineage import RL_SETTINGS, Checkpoint, Lineage, domain_inputs, training_environment
 from crossdomain.profiles import Profile
 
 TAG = ":"  # ends the domain's name in a target; the names of a profile's domains have none
@@ -244,9 +244,7 @@ def train_mixture(
         "learning_rate": rate,
         "snapshot_every": every,
         "seed": seed,
-        **backends.inputs(profile, profile.rollouts),
-        **launch.inputs(profile),
-        **environment(training, models, sys.modules[__name__]),
+        **training_environment(profile, sys.modules[__name__]),
     }
     artifact = lineage.store.get(
         f"{name}-seed{seed}",
