@@ -90,6 +90,22 @@ def test_a_quadratic_has_its_closed_form() -> None:
     torch.testing.assert_close(fisher_diagonal(objective, params), fisher.diagonal(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("batch_size", "most"), [(0, 2), (3, 1), (6, 2), (100, 5)])
+def test_second_derivatives_take_a_third_of_the_rows_that_memory_allows(batch_size: int, most: int) -> None:
+    objective, params, A, _ = linear_regression(size=5)
+    seen = []
+
+    def outputs(params: Parameters, batch: Microbatch) -> Tensor:
+        seen.append(len(batch["A"]))
+        return objective.outputs(params, batch)
+
+    v = torch.ones(10, dtype=torch.float64)
+    product = hvp(replace(objective, outputs=outputs, batch_size=batch_size), params, v)
+    assert max(seen) == most
+    assert sum(seen) == ROWS
+    torch.testing.assert_close(product, torch.einsum("nij,nik,k->j", A, A, v) / ROWS)
+
+
 def test_a_linear_loss_has_no_curvature() -> None:
     objective, params, A, _ = linear_regression()
     linear = replace(objective, losses=lambda outputs, batch: outputs.sum(1))

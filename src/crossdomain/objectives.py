@@ -63,6 +63,7 @@ class Objective:
         outputs: what the network computes for a microbatch, shape (rows, ...).
         losses: the loss of each row from those outputs, shape (rows,).
         samples: rows a prompt.
+        batch_size: rows that memory allows in a microbatch for a gradient; 0: those of the largest one.
 
     Raises:
         ValueError: there are no rows, or they are not `samples` for every prompt.
@@ -74,6 +75,7 @@ class Objective:
     outputs: Function
     losses: Callable[[Tensor, Microbatch], Tensor]
     samples: int = 1
+    batch_size: int = 0
 
     def __post_init__(self) -> None:
         if self.rows == 0 or self.rows % self.samples:
@@ -165,6 +167,7 @@ def exact_reward(
         microbatches(prompts, targets, batch_size, model.device),
         _logits(model),
         losses,
+        batch_size=batch_size,
     )
 
 
@@ -196,7 +199,7 @@ def importance_weighted(model: PreTrainedModel, rollouts: Rollouts, *, batch_siz
     def losses(logits: Tensor, batch: Microbatch) -> Tensor:
         return -batch["advantage"] * (_log_probability(logits, batch) - batch["reference"]).exp()
 
-    return Objective("importance-weighted reward", rollouts.data, batches, outputs, losses, samples)
+    return Objective("importance-weighted reward", rollouts.data, batches, outputs, losses, samples, batch_size)
 
 
 def grpo(model: PreTrainedModel, rollouts: Rollouts, *, batch_size: int = 256) -> Objective:
@@ -228,7 +231,7 @@ def grpo(model: PreTrainedModel, rollouts: Rollouts, *, batch_size: int = 256) -
         return -batch["advantage"] * ratio.sum(1)
 
     batches = _rollout_batches(model, rollouts, batch_size, advantage=per_token)
-    return Objective("GRPO loss", rollouts.data, batches, _logits(model), losses, samples)
+    return Objective("GRPO loss", rollouts.data, batches, _logits(model), losses, samples, batch_size)
 
 
 def kl(model: PreTrainedModel, rollouts: Rollouts, *, batch_size: int = 256) -> Objective:
@@ -256,7 +259,7 @@ def kl(model: PreTrainedModel, rollouts: Rollouts, *, batch_size: int = 256) -> 
         return divergence.masked_fill(~batch["mask"], 0).sum(1)
 
     batches = _rollout_batches(model, rollouts, batch_size)
-    return Objective("KL divergence", rollouts.data, batches, outputs, losses, rollouts.rewards.shape[1])
+    return Objective("KL divergence", rollouts.data, batches, outputs, losses, rollouts.rewards.shape[1], batch_size)
 
 
 def negative_log_likelihood(model: PreTrainedModel, rollouts: Rollouts, *, batch_size: int = 256) -> Objective:
@@ -277,6 +280,7 @@ def negative_log_likelihood(model: PreTrainedModel, rollouts: Rollouts, *, batch
         _logits(model),
         lambda logits, batch: -_log_probability(logits, batch),
         rollouts.rewards.shape[1],
+        batch_size,
     )
 
 
