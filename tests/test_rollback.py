@@ -55,6 +55,10 @@ def test_rankings_are_numpys_stable_argsort(seed: int, size: int) -> None:
     allowed = drawn(seed + 1, size) > -0.5
     if allowed.any():
         assert rollback.ranking(scores, allowed).tolist() == [i for i in expected if allowed[i]]
+    for count in (1, size // 2 + 1, size + 1):
+        assert rollback.ranking(scores, count=count).tolist() == expected[:count].tolist()
+        if allowed.any():
+            assert rollback.ranking(scores, allowed, count).tolist() == [i for i in expected if allowed[i]][:count]
 
 
 def test_scores_are_half_the_fisher_times_the_square() -> None:

@@ -55,25 +55,29 @@ def opposing(delta: Tensor, own: Tensor) -> Tensor:
     return delta.sign() != own.sign()
 
 
-def ranking(scores: Tensor, allowed: Tensor | None = None) -> Tensor:
+def ranking(scores: Tensor, allowed: Tensor | None = None, count: int | None = None) -> Tensor:
     """Coordinates by score, the highest first; of equal ones the earlier first.
 
     Args:
         scores: shape (p,).
         allowed: booleans, shape (p,); the others are left out.
+        count: how many are wanted at most, of millions sooner found than the order of all; None: all.
 
     Raises:
         ValueError: a score is not finite, shapes differ, or nothing is allowed.
     """
     if bad := int((~scores.isfinite()).sum()):
         raise ValueError(f"expected finite scores, {bad} of {len(scores)} are not")
-    order = scores.argsort(descending=True, stable=True)
-    if allowed is None:
-        return order
-    _check_shapes(scores, allowed, "mask")
-    if not allowed.any():
-        raise ValueError("no coordinate is allowed: the filter leaves nothing to take back")
-    return order[allowed[order]]
+    if allowed is not None:
+        _check_shapes(scores, allowed, "mask")
+        if not allowed.any():
+            raise ValueError("no coordinate is allowed: the filter leaves nothing to take back")
+    candidates = torch.arange(len(scores)) if allowed is None else allowed.nonzero().squeeze(1)
+    if count is not None and count < len(candidates):
+        among = scores[candidates]
+        least = among.kthvalue(len(among) - count + 1).values
+        candidates = candidates[among >= least]
+    return candidates[scores[candidates].argsort(descending=True, stable=True)][:count]
 
 
 def random_ranking(size: int, seed: int) -> Tensor:
@@ -205,9 +209,11 @@ class QuadraticModel:
                 wanted[batch] = False
             else:
                 size = len(batch) // 2
-        rest = gain.abs()
-        rest[chosen] = torch.inf
-        return torch.cat([chosen, rest.argsort(stable=True)[: count - len(chosen)]])
+        unchosen = torch.ones_like(wanted)
+        unchosen[chosen] = False
+        return (
+            torch.cat([chosen, ranking(-gain.abs(), unchosen, count - len(chosen))]) if len(chosen) < count else chosen
+        )
 
 
 def _check_shapes(delta: Tensor, other: Tensor, what: str) -> None:

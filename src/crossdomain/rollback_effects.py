@@ -179,9 +179,12 @@ def _pair(lineage: Lineage, case: Case) -> list[dict[str, Any]]:
         FISHER: fisher_of(lineage, case.learned, at, a),
         DAMAGED: fisher_of(lineage, case.after, end, a),
     }
-    rankings = [(score, 0, rollback.ranking(rollback.fisher_scores(f, delta))) for score, f in diagonals.items()]
+    most = rollback_sets.count(max(lineage.profile.rollback_points), len(delta))
+    rankings = [
+        (score, 0, rollback.ranking(rollback.fisher_scores(f, delta), count=most)) for score, f in diagonals.items()
+    ]
     rows = []
-    for score, draw, order in [*rankings, *rollback_sets.controls(lineage, delta)]:
+    for score, draw, order in [*rankings, *rollback_sets.controls(lineage, delta, most)]:
         for percent in lineage.profile.rollback_points:
             coordinates = rollback_sets.first(order, percent, len(delta))
             a_now, b_now = expected(moved(start.params, rollback.rolled_back(delta, coordinates, 1.0)))

@@ -101,30 +101,36 @@ def chosen_sets(lineage: Lineage, case: Case, at: Point, delta: Tensor) -> Itera
 
 def first(order: Tensor, percent: float, size: int) -> Tensor:
     """The first of a ranking, so many percent of the parameters, or all that it has."""
-    return order[: max(1, round(percent / 100 * size))]
+    return order[: count(percent, size)]
+
+
+def count(percent: float, size: int) -> int:
+    """Coordinates in so many percent of the parameters."""
+    return max(1, round(percent / 100 * size))
 
 
 def _rankings(lineage: Lineage, case: Case, at: Point, delta: Tensor) -> Iterator[tuple[str, int, Tensor]]:
     """Score, draw and ranking: one at a time, since each takes twice the memory of the parameters."""
+    most = count(max(lineage.profile.rollback_percents), len(delta))
     scores = rollback.fisher_scores(fisher_of(lineage, case.learned, at, case.domain), delta)
-    yield FISHER, 0, rollback.ranking(scores)
+    yield FISHER, 0, rollback.ranking(scores, count=most)
     opposite = rollback.opposing(delta, update(lineage, lineage.stage(case.learned).parent, case.learned))
     route = shared_route(lineage, case.learned, at, case.domain, case.later)
     allowed = (opposite, route, opposite & route, _block(at, "attention"), _block(at, "mlp"))
     for score, mask in zip(FILTERS, allowed, strict=True):
-        yield score, 0, rollback.ranking(scores, mask)
+        yield score, 0, rollback.ranking(scores, mask, most)
     hurt = point(lineage, case.after)
-    yield DAMAGED, 0, rollback.ranking(rollback.fisher_scores(fisher_of(lineage, case.after, hurt, case.domain), delta))
-    largest = len(first(delta, max(lineage.profile.rollback_percents), len(delta)))
+    scores = rollback.fisher_scores(fisher_of(lineage, case.after, hurt, case.domain), delta)
+    yield DAMAGED, 0, rollback.ranking(scores, count=most)
     for score, objective in ((DIVERGENCE, divergence_of), (REWARD, loss_of)):
         loss = objective(lineage, case.learned, at, case.domain, "train")
-        yield score, 0, QuadraticModel.of(loss, at.params, delta).greedy(largest, first=lineage.profile.rollback_batch)
-    yield from controls(lineage, delta)
+        yield score, 0, QuadraticModel.of(loss, at.params, delta).greedy(most, first=lineage.profile.rollback_batch)
+    yield from controls(lineage, delta, most)
 
 
-def controls(lineage: Lineage, delta: Tensor) -> Iterator[tuple[str, int, Tensor]]:
-    """The rankings that know nothing of A: score, draw and ranking."""
-    yield MAGNITUDE, 0, rollback.ranking(delta.abs())
+def controls(lineage: Lineage, delta: Tensor, most: int) -> Iterator[tuple[str, int, Tensor]]:
+    """The rankings that know nothing of A: score, draw and ranking, of so many coordinates or, random ones, of all."""
+    yield MAGNITUDE, 0, rollback.ranking(delta.abs(), count=most)
     for draw in range(lineage.profile.rollback_draws):
         yield RANDOM, draw, rollback.random_ranking(len(delta), seed=draw)
 
