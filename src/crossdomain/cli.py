@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,15 +12,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: seeds
 
 import typer
 
+from crossdomain import store_commands
+from crossdomain.cli_common import Profile, Seeds, clear_errors
+
 if TYPE_CHECKING:
     from crossdomain.checkpoint_pair import CheckpointPair
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
-store_app = typer.Typer(no_args_is_help=True, help="The store of checkpoints and evaluations.")
-app.add_typer(store_app, name="store")
+app.add_typer(store_commands.app, name="store")
 
-Profile = Annotated[str, typer.Option("--profile", help="Name of a profile, or a YAML file.")]
-Seeds = Annotated[str, typer.Option("--seed", "--seeds", help="RL seed, or several separated by blanks.")]
 Parameters = Annotated[
     list[str] | None, typer.Option("-p", "--parameter", help="key=value: a parameter or a setting of the profile.")
 ]
@@ -43,38 +41,6 @@ MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="Where answe
 def _main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-
-
-@contextmanager
-def _clear_errors(*others: type[Exception]) -> Iterator[None]:
-    """One clear message instead of a traceback, for what a user can mend: errors of our own, and `others`."""
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, (*_errors(), *others)):
-            raise
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """What a user can mend. Its modules import all of torch: they are loaded only once something failed."""
-    from crossdomain.backends import BackendError
-    from crossdomain.book import BookError
-    from crossdomain.domains.hub import DataError
-    from crossdomain.evidence import ClaimError
-    from crossdomain.judge import JudgeError
-    from crossdomain.launch import LaunchError
-    from crossdomain.profiles import ProfileError
-    from crossdomain.runner import RunError
-    from crossdomain.sandbox import SandboxError
-    from crossdomain.store import StoreError
-    from crossdomain.verify import VerifyError
-
-    return (
-        *(ProfileError, RunError, StoreError, BookError, ClaimError, VerifyError, DataError, JudgeError, BackendError),
-        *(LaunchError, SandboxError, FileNotFoundError),
-    )
 
 
 def _pairs(parameters: list[str] | None) -> dict[str, Any]:
@@ -99,7 +65,7 @@ def run(
     """Execute a notebook with papermill; train what it needs and the store does not hold."""
     from crossdomain import runner
 
-    with _clear_errors():
+    with clear_errors():
         output = runner.execute(notebook, {"profile": profile, "seeds": seeds, **_pairs(parameters)})
     typer.echo(f"executed: {output}")
 
@@ -120,7 +86,7 @@ def train(
     from crossdomain.parameters import parse_seeds
     from crossdomain.profiles import ProfileError, load_profile
 
-    with _clear_errors():
+    with clear_errors():
         parts = parts or ["all"]
         if unknown := [part for part in parts if part not in staging.PARTS]:
             raise ProfileError(f"--part {unknown[0]}: expected one of {', '.join(staging.PARTS)}")
@@ -147,7 +113,7 @@ def plan(
     from crossdomain.profiles import ProfileError, load_profile, parse_overrides
     from crossdomain.throughput import GPUS
 
-    with _clear_errors():
+    with clear_errors():
         if gpu not in GPUS:
             raise ProfileError(f"--gpu {gpu}: expected one of {', '.join(GPUS)}")
         lengths = parse_overrides(tokens)
@@ -175,7 +141,7 @@ def book(
     from crossdomain.parameters import parse_seeds
     from crossdomain.profiles import load_profile
 
-    with _clear_errors():
+    with clear_errors():
         settings = load_profile(profile, _pairs(parameters))
         page = book.build_reference(settings) if reference else book.build(settings, parse_seeds(seeds))
     typer.echo(f"the book: {page.as_uri()}")
@@ -187,7 +153,7 @@ def promote(profile: Profile = "cpu", seeds: Seeds = "0 1 2", parameters: Parame
     from crossdomain import book, paths, reference, verify
     from crossdomain.run import open_run
 
-    with _clear_errors():
+    with clear_errors():
         opened = open_run(profile, seeds, **_pairs(parameters))
         verify.complete(opened)
         typer.echo(f"promoted to {reference.promote(opened)}")
@@ -200,7 +166,7 @@ def claims(profile: Profile = "cpu", seeds: Seeds = "0 1 2", parameters: Paramet
     from crossdomain.claims import judge_run
     from crossdomain.run import open_run
 
-    with _clear_errors():
+    with clear_errors():
         for finding in judge_run(open_run(profile, seeds, **_pairs(parameters))):
             typer.echo(f"{finding.claim.id:4}{finding.verdict}: {finding.claim.statement}\n    {finding.reason}")
 
@@ -215,7 +181,7 @@ def verify(
     from crossdomain import report
     from crossdomain import verify as verification
 
-    with _clear_errors():
+    with clear_errors():
         found = verification.verify(profile, seeds, jobs)
         page = report.write(found, verification.directory(found))
     for line in report.in_short(found):
@@ -251,7 +217,7 @@ def diagnose(
     from crossdomain.diagnosis import Diagnosis
 
     found = Diagnosis(_pair(before, after, prompts, base, limit, max_new_tokens))
-    with _clear_errors():
+    with clear_errors():
         page = diagnosis_report.write(found, out)
     diagnosis_report.show(found, Console())
     typer.echo(f"report: {page.resolve().as_uri()}")
@@ -282,11 +248,11 @@ def rollback(
     from crossdomain.checkpoint_rollback import check, parse_percent
     from crossdomain.diagnosis import Diagnosis
 
-    with _clear_errors(ValueError, FileExistsError):
+    with clear_errors(ValueError, FileExistsError):
         percent = parse_percent(keep)
         check(out)
     found = Diagnosis(_pair(before, after, prompts, None, limit, max_new_tokens))
-    with _clear_errors():
+    with clear_errors():
         for line in diagnosis_report.repair(found, percent, out):
             typer.echo(line)
     typer.echo(f"the repaired checkpoint: {out}")
@@ -304,54 +270,7 @@ def _pair(
 
     quiet()
     store = Store(paths.store())
-    with _clear_errors(ValueError, TypeError, OSError):
+    with clear_errors(ValueError, TypeError, OSError):
         pair = CheckpointPair(before, after, prompts, base, limit=limit, max_new_tokens=max_new_tokens, store=store)
     typer.echo(say.needs(pair))
     return pair
-
-
-@store_app.command("list")
-def store_list() -> None:
-    """What the store holds."""
-    from crossdomain import paths
-    from crossdomain.store import Store
-
-    store = Store(paths.store())
-    total = 0
-    for artifact in store.artifacts():
-        total += artifact.size
-        made, seconds = artifact.manifest["made"], artifact.manifest["wall_seconds"]
-        typer.echo(f"{artifact.key:70} {artifact.size / 2**20:8.1f} MiB {seconds:8.0f} s  {made}")
-    leftovers = store.leftovers()
-    typer.echo(f"{total / 2**20:.0f} MiB in {store.root}; {len(leftovers)} interrupted or damaged")
-
-
-@store_app.command("verify")
-def store_verify() -> None:
-    """Compare every file with its checksum; set damaged artifacts aside. Exit status 1 if there are any."""
-    from crossdomain import paths
-    from crossdomain.store import Store
-
-    store = Store(paths.store())
-    keys = [artifact.key for artifact in store.artifacts()]
-    damaged = [key for key in keys if store.find(key) is None]
-    typer.echo(f"{len(keys) - len(damaged)} whole, {len(damaged)} damaged and set aside")
-    if damaged:
-        raise typer.Exit(1)
-
-
-@store_app.command("prune")
-def store_prune(yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only list.")] = False) -> None:
-    """Delete what no run uses any more: interrupted and damaged work, and artifacts no run refers to."""
-    from crossdomain import paths
-    from crossdomain.store import Store
-
-    store = Store(paths.store())
-    used = {path.read_text().strip() for path in paths.runs().glob("*/*/uses/*")}
-    unused = [artifact.path for artifact in store.artifacts() if artifact.key not in used]
-    for path in [*store.leftovers(), *unused]:
-        typer.echo(f"{'deleted' if yes else 'not used'}: {path}")
-        if yes:
-            store.remove(path)
-    if not yes:
-        typer.echo("nothing was deleted; add --yes to delete these")

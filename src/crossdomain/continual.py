@@ -176,7 +176,7 @@ def _trained(
         launch.train_stage(
             profile,
             made,
-            parent=start.artifact.path,
+            parent=start.artifact.whole(),
             weights=start.weights,
             steps=steps,
             learning_rate=profile.learning_rate[domain],

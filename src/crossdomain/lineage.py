@@ -75,11 +75,12 @@ class Checkpoint:
     @property
     def path(self) -> Path:
         """Where its weights are: a directory, or the file of a snapshot."""
-        return self.weights or self.artifact.path
+        whole = self.artifact.whole()
+        return self.weights or whole
 
     def model(self, **options: Any) -> PreTrainedModel:
         """The policy, in float32 and evaluation mode; `options` go to `models.load_model`."""
-        return models.load_model(self.artifact.path, self.weights, **options)
+        return models.load_model(self.artifact.whole(), self.weights, **options)
 
     def config(self) -> PretrainedConfig:
         """Its configuration, without its weights."""
@@ -96,7 +97,8 @@ class Checkpoint:
 
     def snapshots(self) -> list[int]:
         """Steps of its stage at which weights were kept."""
-        return sorted(int(path.stem) for path in self.artifact.path.glob("snapshots/*.safetensors"))
+        files = map(Path, self.artifact.described)
+        return sorted(int(file.stem) for file in files if file.parent.name == "snapshots")
 
 
 class Lineage:
@@ -235,7 +237,7 @@ class Lineage:
             lambda output, work: launch.train_stage(
                 self.profile,
                 domain,
-                parent=parent.artifact.path,
+                parent=parent.artifact.whole(),
                 weights=parent.weights,
                 steps=stage.steps,
                 learning_rate=stage.learning_rate,

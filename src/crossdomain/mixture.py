@@ -252,7 +252,7 @@ def train_mixture(
         lambda output, work: launch.train_stage(
             profile,
             mixture,
-            parent=start.artifact.path,
+            parent=start.artifact.whole(),
             weights=start.weights,
             steps=steps,
             learning_rate=rate,

@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from crossdomain import provenance
 
 logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+LEFT_OUT = "left_out"
 
 
 class StoreError(RuntimeError):
@@ -38,11 +39,38 @@ class StoreError(RuntimeError):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished piece of work: `path` holds its files, `manifest` how it was made."""
+    """A finished piece of work: `path` holds its files, `manifest` how it was made.
+
+    Of one that came in a pack (`crossdomain.pack`), `path` lacks the files that the manifest says were `left_out`.
+    """
 
     key: str
     path: Path
     manifest: dict[str, Any]
+    complete: Callable[[], None] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def left_out(self) -> dict[str, Any]:
+        """Files that are not there but were measured: size and checksum by name."""
+        found: dict[str, Any] = self.manifest.get(LEFT_OUT, {})
+        return found
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Size and checksum of all its files by name, there or left out."""
+        return {**self.manifest["files"], **self.left_out}
+
+    def whole(self) -> Path:
+        """The directory with all its files: those left out are made again first.
+
+        Raises:
+            StoreError: they came out otherwise than those that were measured, or nothing says how they are made.
+        """
+        if any(not (self.path / name).is_file() for name in self.left_out):
+            if self.complete is None:
+                raise StoreError(f"{self.key}: {', '.join(self.left_out)} were left out when it was packed")
+            self.complete()
+        return self.path
 
     @property
     def size(self) -> int:
@@ -86,11 +114,16 @@ class Store:
             StoreError: the disk is full. What was done so far stays for the next try.
         """
         key = self.key(name, inputs)
+
+        def complete() -> None:
+            with self._disk_full_explained(key), self._locked(key):
+                self._complete(key, make)
+
         if (found := self.find(key)) is not None:
-            return found
+            return replace(found, complete=complete)
         with self._disk_full_explained(key), self._locked(key):
             if (found := self.find(key)) is not None:  # another process made it while this one waited
-                return found
+                return replace(found, complete=complete)
             return self._make(key, name, inputs, make)
 
     def artifacts(self) -> Iterator[Artifact]:
@@ -114,11 +147,7 @@ class Store:
         shutil.rmtree(path)
 
     def _make(self, key: str, name: str, inputs: dict[str, Any], make: Callable[[Path, Path], None]) -> Artifact:
-        partial = self.root / ".partial" / key
-        output, work = partial / "output", partial / "work"
-        shutil.rmtree(output, ignore_errors=True)
-        output.mkdir(parents=True)
-        work.mkdir(exist_ok=True)
+        partial, output, work = self._workplace(key)
         clock = _Clock(partial / "seconds")
         try:
             make(output, work)
@@ -129,11 +158,7 @@ class Store:
             "key": key,
             "name": name,
             "inputs": inputs,
-            "files": {
-                str(file.relative_to(output)): {"sha256": sha256(file), "bytes": file.stat().st_size}
-                for file in sorted(output.rglob("*"))
-                if file.is_file()
-            },
+            "files": _described(output),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "wall_seconds": round(clock.wall(), 2),
             "core_seconds": round(clock.core(), 2),
@@ -147,6 +172,41 @@ class Store:
         output.replace(self.root / key)
         shutil.rmtree(partial, ignore_errors=True)
         return Artifact(key, self.root / key, manifest)
+
+    def _complete(self, key: str, make: Callable[[Path, Path], None]) -> None:
+        """Make again what was left out of an artifact, and add it if it is what was there."""
+        path = self.root / key
+        manifest = json.loads((path / MANIFEST).read_text())
+        if LEFT_OUT not in manifest:  # another process was faster
+            return
+        partial, output, work = self._workplace(key)
+        make(output, work)
+        made, expected = _described(output), manifest.pop(LEFT_OUT)
+        if other := [name for name, file in expected.items() if made.get(name) != file]:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise StoreError(
+                f"{key}: made again, {other[0]} is not the file whose measurements were unpacked; other processors and "
+                "library builds round otherwise. Set CROSSDOMAIN_STORE to an empty directory, in which everything is "
+                "made and measured here"
+            )
+        for name in expected:
+            (path / name).parent.mkdir(exist_ok=True)
+            (output / name).replace(path / name)
+        _flush(path)
+        manifest["files"] |= expected
+        draft = partial / MANIFEST
+        draft.write_text(json.dumps(manifest, indent=1))
+        draft.replace(path / MANIFEST)
+        shutil.rmtree(partial, ignore_errors=True)
+
+    def _workplace(self, key: str) -> tuple[Path, Path, Path]:
+        """Where an artifact is made: a directory, in it `output`, now empty, and `work`, with what a last try left."""
+        partial = self.root / ".partial" / key
+        output, work = partial / "output", partial / "work"
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir(parents=True)
+        work.mkdir(exist_ok=True)
+        return partial, output, work
 
     def _set_aside(self, path: Path) -> Path:
         damaged = self.root / ".damaged"
@@ -204,6 +264,15 @@ def damage(path: Path) -> str | None:
         if sha256(file) != expected["sha256"]:
             return f"{name} has another checksum than its manifest"
     return None
+
+
+def _described(directory: Path) -> dict[str, Any]:
+    """Checksum and size of every file, by its name in the directory."""
+    return {
+        str(file.relative_to(directory)): {"sha256": sha256(file), "bytes": file.stat().st_size}
+        for file in sorted(directory.rglob("*"))
+        if file.is_file()
+    }
 
 
 def sha256(file: Path) -> str:

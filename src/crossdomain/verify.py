@@ -201,7 +201,7 @@ def keep_checkpoints(run: Run) -> pd.DataFrame:
     rows = [
         {"name": artifact.manifest["name"], "key": artifact.key, "sha256": weights["sha256"]}
         for artifact in run.artifacts()
-        if (weights := artifact.manifest["files"].get("model.safetensors"))
+        if (weights := artifact.described.get("model.safetensors"))
     ]
     return run.keep("checkpoints", pd.DataFrame(rows, columns=["name", "key", "sha256"]))
 
