@@ -18,6 +18,14 @@ def test_numbers_have_a_real_minus_and_their_interval() -> None:
     assert words.number(Interval(0.5, np.nan, np.nan), 1) == "0.5"
 
 
+def test_a_small_number_is_written_as_zero_only_where_it_may_be() -> None:
+    assert words.number(Interval(0.0482, np.nan, np.nan), 1) == "0.05"
+    assert words.number(Interval(0.0482, 0.0471, 0.0493), 1) == "0.05 [0.05, 0.05]"
+    assert words.number(Interval(-0.0482, -0.3, 0.2), 1) == "0.0 [−0.3, 0.2]"
+    assert words.number(Interval(0.0, np.nan, np.nan), 1) == "0.0"
+    assert words.number(Interval(1e-9, np.nan, np.nan), 1) == "0.0"
+
+
 def test_a_mean_over_seeds_leaves_out_what_is_not_known() -> None:
     table = pd.DataFrame({"seed": [0, 0, 1], "x": [1.0, np.nan, 3.0]})
     assert edits_say.by_seed(table, "x").value == 2.0

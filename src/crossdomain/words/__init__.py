@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
 from crossdomain import stats
+
+MOST_DIGITS = 4  # after the point, of numbers that fewer would show as zero
 
 
 def plain(value: float, digits: int = 2, *, sign: bool = False) -> str:
@@ -20,7 +24,13 @@ def millions(count: int) -> str:
 
 
 def number(interval: stats.Interval, digits: int = 2, *, sign: bool = False) -> str:
-    """A value with its 95 % interval where there is one, such as `0.12 [0.08, 0.16]`."""
+    """A value with its 95 % interval where there is one, such as `0.12 [0.08, 0.16]`.
+
+    One that is surely not zero is not written as zero: it gets up to `MOST_DIGITS` digits.
+    """
+    if interval.value and round(interval.value, digits) == 0 and (np.isnan(interval.low) or sure(interval)):
+        first = -math.floor(math.log10(abs(interval.value)))
+        digits = first if first <= MOST_DIGITS else digits
     text = plain(interval.value, digits, sign=sign)
     if not np.isnan(interval.low):
         text += f" [{plain(interval.low, digits)}, {plain(interval.high, digits)}]"
