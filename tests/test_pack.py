@@ -28,6 +28,8 @@ def maker(made: list[str], weights: str = "weights") -> Callable[[Path, Path], N
         (output / "snapshots").mkdir()
         (output / "model.safetensors").write_text(weights)
         (output / "snapshots" / "00002.safetensors").write_text(weights[:2])
+        (output / "parts").mkdir()
+        (output / "parts" / "grams.safetensors").write_text("measured")
         (output / "training.csv").write_text("step,reward\n1,0.5\n")
 
     return make
@@ -48,7 +50,7 @@ def test_an_unpacked_artifact_has_all_but_its_weights_and_is_not_made_again(pack
     found = store.get("stage", INPUTS, maker(made))
     assert made == []
     assert (found.path / "training.csv").read_text() == "step,reward\n1,0.5\n"
-    assert not [*found.path.rglob("*.safetensors")]
+    assert [path.name for path in found.path.rglob("*.safetensors")] == ["grams.safetensors"]
     assert sorted(found.left_out) == ["model.safetensors", "snapshots/00002.safetensors"]
     assert found.described["model.safetensors"]["bytes"] == len("weights")
 
@@ -72,7 +74,7 @@ def test_weights_that_come_out_otherwise_are_refused(packed: Path, tmp_path: Pat
     found = store.get("stage", INPUTS, maker([], "another processor's"))
     with pytest.raises(StoreError, match=r"model\.safetensors is not the file whose measurements were unpacked"):
         found.whole()
-    assert not [*found.path.rglob("*.safetensors")]
+    assert not (found.path / "model.safetensors").exists()
     with pytest.raises(StoreError, match=r"were left out when it was packed"):
         next(iter(store.artifacts())).whole()
 
@@ -118,6 +120,7 @@ def test_a_lineage_reads_a_pack_and_trains_what_was_left_out(
     found = Lineage(lineage.profile, lineage.seed, store).checkpoint("base")
     assert found.key == base.key and found.snapshots() == base.snapshots()
     assert found.tokenizer().get_vocab() == base.tokenizer().get_vocab()
+    assert found.parameter_count() == base.model().num_parameters()
     assert not (found.artifact.path / "model.safetensors").exists()
     for one, other in zip(found.model().parameters(), base.model().parameters(), strict=True):
         assert torch.equal(one, other)

@@ -229,7 +229,7 @@ def headline(run: Run, scores: pd.DataFrame, changes: pd.DataFrame) -> dict[str,
     values: dict[str, Any] = {
         "profile": profile.name,
         "scale": profile.scale,
-        "parameters": words.millions(lineages[0].checkpoint(BASE).model().num_parameters()),
+        "parameters": words.millions(lineages[0].checkpoint(BASE).parameter_count()),
         "seeds": " ".join(map(str, run.seeds)),
         "base_seeds": " ".join(map(str, sorted({profile.base_seed(seed) for seed in run.seeds}))),
         "stages": " → ".join(title(lineages[0], stage) for stage in profile.stages),

@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from crossdomain import backends, generation, grpo, launch, models, paths, pretraining, provenance, training
 from crossdomain.domains import Domain
@@ -86,6 +86,11 @@ class Checkpoint:
         """Its configuration, without its weights."""
         config: PretrainedConfig = AutoConfig.from_pretrained(self.artifact.path, local_files_only=True)
         return config
+
+    def parameter_count(self) -> int:
+        """How many parameters it has, tied ones once, told from its configuration."""
+        with torch.device("meta"):
+            return int(AutoModelForCausalLM.from_config(self.config()).num_parameters())
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""

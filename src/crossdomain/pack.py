@@ -7,6 +7,7 @@ So the seeds of a run can be measured on several machines, and a reviewer can re
 
 from __future__ import annotations
 
+import fnmatch
 import io
 import json
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from crossdomain.store import LEFT_OUT, MANIFEST, Artifact, Store, damage
 
-WEIGHTS = ".safetensors"
+WEIGHTS = ("model*.safetensors", "snapshots/*.safetensors")
 
 
 def pack(artifacts: Iterable[Artifact], file: Path) -> int:
@@ -43,8 +44,8 @@ def pack(artifacts: Iterable[Artifact], file: Path) -> int:
         for artifact in found:
             manifest = dict(artifact.manifest)
             known = artifact.described
-            manifest["files"] = {name: about for name, about in known.items() if not name.endswith(WEIGHTS)}
-            if left_out := {name: about for name, about in known.items() if name.endswith(WEIGHTS)}:
+            manifest["files"] = {name: about for name, about in known.items() if not _is_weights(name)}
+            if left_out := {name: about for name, about in known.items() if _is_weights(name)}:
                 manifest[LEFT_OUT] = left_out
             _add(archive, f"{artifact.key}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
             for name in manifest["files"]:
@@ -82,6 +83,10 @@ def unpack(file: Path, store: Store) -> tuple[int, int]:
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
     return len(new), len(paths) - len(new)
+
+
+def _is_weights(name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in WEIGHTS)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
