@@ -54,8 +54,9 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
         for space, mask in masks.items():
             hessian = spectrum.HessianOperator(chosen, at.params, mask)
             k = directions if space in LEADING else min(FEW, directions)
-            basis = min(2 * k + 8, hessian.shape[0])
-            found = spectrum.top_eigenpairs(hessian, k, tol=TOLERANCE, seed=lineage.seed, basis=basis)
+            found = spectrum.top_eigenpairs(
+                hessian, k, tol=TOLERANCE, seed=lineage.seed, basis=basis(k, hessian.shape[0])
+            )
             subspace = Subspace(found.vectors, hessian.coordinates, at.space.size)
             captured.append(
                 damage.captured(reported, at.params, delta, subspace, [n for n in ks if n <= k]).assign(
@@ -84,6 +85,11 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
 
     later = [case.before, case.after]
     return kept(lineage, "damage-concentration", later, compute, __name__, pathways, share=ROUTE_SHARE)
+
+
+def basis(k: int, size: int) -> int:
+    """Lanczos vectors for k eigenpairs: each has the size of the parameters, so few of them where k is small."""
+    return min(2 * k + min(2 * k, 8), size)
 
 
 def spaces(lineage: Lineage, case: Case, at: Point) -> dict[str, Tensor | None]:

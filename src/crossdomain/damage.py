@@ -21,6 +21,8 @@ from crossdomain.objectives import Estimate, Objective, Parameters
 
 Array = NDArray[np.floating[Any]]
 
+CHUNK = 2**24  # numbers converted to float64 at a time
+
 
 class Expansion(NamedTuple):
     """The first two terms of the damage of an update, at full length (t = 1).
@@ -122,10 +124,12 @@ def cross_terms(objective: Objective, params: Parameters, delta: Tensor, groups:
     """
     space = ParameterSpace(params)
     names = list(dict.fromkeys(groups[name] for name in space.shapes))
-    parts = {group: _only(space, delta, [n for n in space.shapes if groups[n] == group]) for group in names}
-    curved = {group: hvp(objective, params, part) for group, part in parts.items()}
-    values = np.array([[0.5 * _dot(parts[i], curved[j]) for j in names] for i in names])
-    return pd.DataFrame((values + values.T) / 2, index=names, columns=names)
+    parts, values = space.unflatten(delta), pd.DataFrame(0.0, index=names, columns=names)
+    for j in names:
+        curved = hvp(objective, params, _only(space, delta, [name for name in space.shapes if groups[name] == j]))
+        for name, part in space.unflatten(curved).items():
+            values.loc[groups[name], j] += 0.5 * _dot(parts[name].flatten(), part.flatten())
+    return (values + values.T) / 2
 
 
 @dataclass(frozen=True)
@@ -264,7 +268,8 @@ def _only(space: ParameterSpace, delta: Tensor, names: Sequence[str]) -> Tensor:
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
-    return float(a.double() @ b.double())
+    """In float64, a chunk at a time: whole vectors of a large model would take four times their memory."""
+    return float(sum(x.double() @ y.double() for x, y in zip(a.split(CHUNK), b.split(CHUNK), strict=True)))
 
 
 def _norm(a: Tensor) -> float:

@@ -128,7 +128,11 @@ def _spaces(
     for space in (WHOLE, ROUTE):
         hessian = spectrum.HessianOperator(train, at.params, masks[space])
         found = spectrum.top_eigenpairs(
-            hessian, most, tol=concentration.TOLERANCE, seed=lineage.seed, basis=min(2 * most + 8, hessian.shape[0])
+            hessian,
+            most,
+            tol=concentration.TOLERANCE,
+            seed=lineage.seed,
+            basis=concentration.basis(most, hessian.shape[0]),
         )
         made[space] = Subspace(found.vectors, hessian.coordinates, at.space.size)
     for space in (WHOLE, ROUTE, RANDOM):
