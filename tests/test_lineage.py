@@ -125,6 +125,12 @@ def test_a_checkpoint_is_read_from_the_store_and_not_trained_again(
     assert Lineage(lineage.profile, 0, lineage.store).checkpoint("cw") == cw
 
 
+def test_a_shorter_stage_takes_the_first_steps_of_the_stage(cw: Checkpoint, lineage: Lineage) -> None:
+    short, whole = lineage.checkpoint("cw_4"), lineage.checkpoint("cw@4")
+    for one, other in zip(short.model().parameters(), whole.model().parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_snapshots_are_the_policy_inside_its_stage(cw: Checkpoint, lineage: Lineage) -> None:
     assert cw.snapshots() == list(range(2, 24, 2))
     early, late = lineage.checkpoint("cw@2"), lineage.checkpoint("cw@22")

@@ -41,3 +41,32 @@ def test_the_matched_snapshot_is_the_nearest_on_the_development_split(
     monkeypatch.setattr(evaluation, "dev_score", lambda lineage, name, domain: scores[name])
     monkeypatch.setattr(Lineage, "checkpoint", lambda self, name: type("C", (), {"snapshots": lambda self: [2, 4]})())
     assert staging.matched_snapshot(smoke_lineage) == "code-math@2"
+
+
+def test_where_snapshots_are_far_apart_shorter_stages_are_tried_in_between(
+    smoke_lineage: Lineage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First learning passes the damaged policy's 0.4 between steps 2 and 3."""
+    scores = {"code-math-qa-cw": 0.4, "code": 0.1, "code-math@4": 0.8, "code-math_2": 0.2, "code-math_3": 0.5}
+    asked = []
+
+    def dev_score(lineage: Lineage, name: str, domain: str) -> float:
+        asked.append(name)
+        return scores[name]
+
+    monkeypatch.setattr(evaluation, "dev_score", dev_score)
+    monkeypatch.setattr(Lineage, "checkpoint", lambda self, name: type("C", (), {"snapshots": lambda self: [4]})())
+    assert staging.matched_snapshot(smoke_lineage) == "code-math_3"
+    assert asked == ["code-math-qa-cw", "code", "code-math@4", "code-math_2", "code-math_3"]
+    scores["code-math_2"] = 0.36  # close enough
+    assert staging.matched_snapshot(smoke_lineage) == "code-math_2"
+    assert smoke_lineage.stage("code-math_2-remath").parent == "code-math_2"
+
+
+def test_a_score_that_first_learning_never_passes_has_the_nearest_snapshot(
+    smoke_lineage: Lineage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {"code-math-qa-cw": 0.9, "code": 0.1, "code-math@4": 0.3}
+    monkeypatch.setattr(evaluation, "dev_score", lambda lineage, name, domain: scores[name])
+    monkeypatch.setattr(Lineage, "checkpoint", lambda self, name: type("C", (), {"snapshots": lambda self: [4]})())
+    assert staging.matched_snapshot(smoke_lineage) == "code-math@4"

@@ -128,7 +128,7 @@ def cross_terms(objective: Objective, params: Parameters, delta: Tensor, groups:
     for j in names:
         curved = hvp(objective, params, _only(space, delta, [name for name in space.shapes if groups[name] == j]))
         for name, part in space.unflatten(curved).items():
-            values.loc[groups[name], j] += 0.5 * _dot(parts[name].flatten(), part.flatten())
+            values.loc[groups[name], j] += 0.5 * _dot(parts[name].flatten(), part.flatten())  # type: ignore[operator]  # a cell may hold anything
     return (values + values.T) / 2
 
 

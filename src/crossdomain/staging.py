@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
-
-import numpy as np
 
 from crossdomain import evaluation
 from crossdomain.lineage import BASE, Lineage
@@ -14,6 +12,7 @@ from crossdomain.lineage import BASE, Lineage
 UNDAMAGED = "control: refresh without damage"
 PARTS = ("base", "experts", "sequence", "refreshes", "all")
 ADAM_RESTART = "control: Adam restart in first learning"
+CLOSE = 0.05  # of a score from 0 to 1: nearer than this, a point of first learning is as good as the damaged policy
 
 
 class Plan(NamedTuple):
@@ -68,13 +67,25 @@ def matched_snapshot(lineage: Lineage) -> str:
     """The point of the domain's first learning whose development score is nearest to the damaged policy's.
 
     A refresh from there takes as many steps with as fresh an Adam from the same score, but nothing was lost before: what
-    it gains less than the refresh cannot be due to the optimizer.
+    it gains less than the refresh cannot be due to the optimizer. Where first learning is so fast that no snapshot comes
+    within `CLOSE`, shorter stages, whose steps are the same, are trained to halve the gap around that score.
     """
-    domain, stage = lineage.profile.refresh, learned(lineage)
+    domain, stage = lineage.profile.refresh, lineage.stage(learned(lineage))
     damaged = evaluation.dev_score(lineage, lineage.sequence[-1], domain)
-    points = [lineage.stage(stage).parent, *(f"{stage}@{step}" for step in lineage.checkpoint(stage).snapshots())]
-    gaps = [abs(evaluation.dev_score(lineage, point, domain) - damaged) for point in points]
-    return points[int(np.argmin(gaps))]
+    points = {0: stage.parent, **{step: f"{stage.name}@{step}" for step in lineage.checkpoint(stage.name).snapshots()}}
+    gaps = {step: evaluation.dev_score(lineage, point, domain) - damaged for step, point in points.items()}
+    while min(map(abs, gaps.values())) > CLOSE and (between := _crossed(gaps)):
+        points[between] = f"{stage.name}_{between}"
+        gaps[between] = evaluation.dev_score(lineage, points[between], domain) - damaged
+    return points[min(gaps, key=lambda step: abs(gaps[step]))]
+
+
+def _crossed(gaps: Mapping[int, float]) -> int | None:
+    """The step in the middle of the first two between which the gap changes its sign; None if they are neighbours."""
+    for (before, below), (after, above) in pairwise(sorted(gaps.items())):
+        if below * above < 0:
+            return (before + after) // 2 if after - before > 1 else None
+    return None
 
 
 def train(lineage: Lineage, part: str = "all") -> None:
