@@ -124,12 +124,12 @@ def cross_terms(objective: Objective, params: Parameters, delta: Tensor, groups:
     """
     space = ParameterSpace(params)
     names = list(dict.fromkeys(groups[name] for name in space.shapes))
-    parts, values = space.unflatten(delta), pd.DataFrame(0.0, index=names, columns=names)
-    for j in names:
-        curved = hvp(objective, params, _only(space, delta, [name for name in space.shapes if groups[name] == j]))
+    parts, values = space.unflatten(delta), np.zeros((len(names), len(names)))
+    for j, group in enumerate(names):
+        curved = hvp(objective, params, _only(space, delta, [name for name in space.shapes if groups[name] == group]))
         for name, part in space.unflatten(curved).items():
-            values.loc[groups[name], j] += 0.5 * _dot(parts[name].flatten(), part.flatten())  # type: ignore[operator]  # a cell may hold anything
-    return (values + values.T) / 2
+            values[names.index(groups[name]), j] += 0.5 * _dot(parts[name].flatten(), part.flatten())
+    return pd.DataFrame((values + values.T) / 2, index=names, columns=names)
 
 
 @dataclass(frozen=True)
