@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from crossdomain import curvature
-from crossdomain.curvature import ParameterSpace, fisher_diagonal, fisher_vp, ggn_vp, gradient, hvp
+from crossdomain.curvature import Hessian, ParameterSpace, fisher_diagonal, fisher_vp, ggn_vp, gradient, hvp
 from crossdomain.domains import load_domain
 from crossdomain.models import tiny_model, tiny_tokenizer
 from crossdomain.objectives import (
@@ -42,8 +42,17 @@ with warnings.catch_warnings():
 # Forward differentiation loads a part of torch that torch itself deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
-PRODUCTS = [hvp, ggn_vp, fisher_vp]
 Product = Callable[[Objective, Parameters, Tensor], Tensor]
+
+
+def hvp_again(objective: Objective, params: Parameters, vector: Tensor) -> Tensor:
+    """The second product of a `Hessian`, which may keep what the first one computed."""
+    hessian = Hessian(objective, params)
+    hessian(torch.ones_like(vector))
+    return hessian(vector)
+
+
+PRODUCTS = [hvp, hvp_again, ggn_vp, fisher_vp]
 
 
 @pytest.fixture
@@ -104,6 +113,21 @@ def test_second_derivatives_take_a_third_of_the_rows_that_memory_allows(batch_si
     assert max(seen) == most
     assert sum(seen) == ROWS
     torch.testing.assert_close(product, torch.einsum("nij,nik,k->j", A, A, v) / ROWS)
+
+
+@pytest.mark.parametrize(("batch_size", "forwards"), [(21, 1), (3, 3 * ROWS)])
+def test_the_gradients_graph_is_kept_where_memory_allows_all_rows(batch_size: int, forwards: int) -> None:
+    objective, params, A, _ = linear_regression(size=ROWS)
+    seen = []
+
+    def outputs(params: Parameters, batch: Microbatch) -> Tensor:
+        seen.append(len(batch["A"]))
+        return objective.outputs(params, batch)
+
+    hessian = Hessian(replace(objective, outputs=outputs, batch_size=batch_size), params)
+    for v in torch.eye(10, dtype=torch.float64)[:3]:
+        torch.testing.assert_close(hessian(v), torch.einsum("nij,nik,k->j", A, A, v) / ROWS)
+    assert len(seen) == forwards
 
 
 def test_a_linear_loss_has_no_curvature() -> None:
@@ -178,7 +202,12 @@ def test_products_on_a_network_are_those_of_dense_matrices(size: int) -> None:
     fisher = by_row.T @ by_row / len(by_row)
     v = torch.randn(len(fisher), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     torch.testing.assert_close(gradient(objective, params), by_row.mean(0), rtol=1e-10, atol=1e-12)
-    for product, matrix in ((hvp, expected["hessian"]), (ggn_vp, expected["ggn"]), (fisher_vp, fisher)):
+    for product, matrix in (
+        (hvp, expected["hessian"]),
+        (hvp_again, expected["hessian"]),
+        (ggn_vp, expected["ggn"]),
+        (fisher_vp, fisher),
+    ):
         torch.testing.assert_close(product(objective, params, v), matrix @ v, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(fisher_diagonal(objective, params), fisher.diagonal(), rtol=1e-10, atol=1e-12)
 

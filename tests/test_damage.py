@@ -44,7 +44,7 @@ def whole_space(H: Tensor) -> damage.Subspace:
 def test_the_terms_of_the_expansion_are_those_of_the_polynomial() -> None:
     objective, params, g, H = polynomial()
     delta = update()
-    found = damage.expansion(objective, params, delta)
+    found = damage.Local(objective, params).expansion(delta)
     expected = (g @ delta, 0.5 * delta @ H @ delta, g.norm(), delta.norm())
     np.testing.assert_allclose([found.first, found.second, found.gradient_norm, found.norm], expected, rtol=1e-12)
 
@@ -75,7 +75,7 @@ def test_the_standard_error_is_that_of_the_paired_differences() -> None:
     objective, params, *_ = polynomial()
     delta = update()
     difference = objective.per_prompt(damage.moved(params, delta)) - objective.per_prompt(params)
-    found = damage.actual(objective, params, delta)
+    found = damage.Local(objective, params).actual(delta)
     assert found.value == pytest.approx(difference.mean().item())
     assert found.standard_error == pytest.approx((difference.std() / ROWS**0.5).item())
 

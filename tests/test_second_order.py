@@ -89,7 +89,7 @@ def test_predictions_use_the_experts_alone(small: Lineage) -> None:
     row = tables["pairs"].set_index(["a", "b"]).loc[("qa", "cw")]
     at = second_order.point(small, "qa")
     delta = second_order.update(small, "base", pairs.alone(small, "cw"))
-    terms = damage.expansion(second_order.loss_of(small, "qa", at, "qa", "train"), at.params, delta)
+    terms = damage.Local(second_order.loss_of(small, "qa", at, "qa", "train"), at.params).expansion(delta)
     assert row["second"] == pytest.approx(terms.second, rel=1e-4, abs=1e-9)
     assert row["predicted"] == pytest.approx(row["first"] + row["second"])
     assert sorted(tables["lengths"]["t"].unique()) == list(predictions.LENGTHS)

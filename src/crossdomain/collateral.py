@@ -31,9 +31,9 @@ def collateral(objective: Objective, params: Parameters, displacements: Mapping[
         `rho`, `bound` of Proposition 3; `first` = g_Cᵀd, `second` = ½ dᵀH_C d, `predicted`, their sum; `actual` rise of the
         loss with its `standard_error` over prompts.
     """
-    top, rows = top_eigenvalue(objective, params), []
+    top, around, rows = top_eigenvalue(objective, params), damage.Local(objective, params), []
     for label, d in displacements.items():
-        terms, found = damage.expansion(objective, params, d), damage.actual(objective, params, d)
+        terms, found = around.expansion(d), around.actual(d)
         drift = damage.hessian_drift(objective, params, d, (0.5, 1.0))["rho"] if terms.norm else pd.Series([0.0])
         rows.append(
             {

@@ -89,22 +89,61 @@ def gradient(objective: Objective, params: Parameters) -> Tensor:
 
 
 def hvp(objective: Objective, params: Parameters, vector: Tensor) -> Tensor:
-    """H v, with H = ∇²L at the parameters and v of shape (p,).
+    """H v, with H = ∇²L at the parameters and v of shape (p,); for several v, see `Hessian`.
 
     Raises:
         ValueError: the vector has another shape or precision than the parameters, or is not finite.
         FloatingPointError: the product is not finite.
     """
-    direction = list(_direction(params, vector).values())
+    return Hessian(objective, params, keep=False)(vector)
 
-    def slope(leaves: Parameters, batch: Microbatch) -> Tensor:
-        """⟨∇L, v⟩; dot products keep no gradient alive, which would be memory of the parameters' size."""
-        gradients = _derivative(objective.loss(leaves, batch), leaves, create_graph=True)
-        return torch.stack([g.flatten().dot(d.flatten()) for g, d in zip(gradients, direction, strict=True)]).sum()
 
-    rows = objective.batch_size or max(map(_rows, objective.microbatches))
-    parts = (part for batch in objective.microbatches for part in _parts(batch, math.ceil(rows / HVP_PARTS)))
-    return _total_gradient(slope, parts, params, f"Hessian-vector product: {objective.describe()}")
+class Hessian:
+    """v ↦ H v, with H = ∇²L at fixed parameters, for one product after another.
+
+    Args:
+        objective: L.
+        params: where H is taken.
+        keep: the graph of ∇L from one product to the next, which is a third of the work, if memory allows all rows at once.
+    """
+
+    def __init__(self, objective: Objective, params: Parameters, *, keep: bool = True) -> None:
+        self.objective, self.params = objective, params
+        most = objective.batch_size or max(map(_rows, objective.microbatches))
+        self._parts = [part for batch in objective.microbatches for part in _parts(batch, math.ceil(most / HVP_PARTS))]
+        self._keeps = keep and len(self._parts) == 1
+        self._kept: tuple[Parameters, tuple[Tensor, ...]] | None = None
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        """H v, shape (p,).
+
+        Raises:
+            ValueError: the vector has another shape or precision than the parameters, or is not finite.
+            FloatingPointError: the product is not finite.
+        """
+        direction = _direction(self.params, vector).values()
+        total = _zeros(self.params)
+        for part in self._parts:
+            leaves, gradients = self._kept or self._gradient(part)
+            if self._keeps:
+                self._kept = leaves, gradients
+            pairs = [(g, d) for g, d in zip(gradients, direction, strict=True) if g.requires_grad]
+            if pairs:
+                slopes, along = zip(*pairs, strict=True)
+                products = torch.autograd.grad(
+                    slopes,
+                    list(leaves.values()),
+                    along,
+                    retain_graph=self._keeps,
+                    materialize_grads=True,
+                )
+                _add(total, products)
+        return _finite(total, f"Hessian-vector product: {self.objective.describe()}")
+
+    def _gradient(self, part: Microbatch) -> tuple[Parameters, tuple[Tensor, ...]]:
+        """The parameters as leaves of a graph, and ∇L as a function of them."""
+        leaves = {name: parameter.detach().requires_grad_() for name, parameter in self.params.items()}
+        return leaves, _derivative(self.objective.loss(leaves, part), leaves, create_graph=True)
 
 
 def ggn_vp(objective: Objective, params: Parameters, vector: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crossdomain.curvature import ParameterSpace, gradient, hvp
+from crossdomain.curvature import Hessian, ParameterSpace, gradient, hvp
 from crossdomain.objectives import Estimate, Objective, Parameters
 
 Array = NDArray[np.floating[Any]]
@@ -40,26 +41,44 @@ class Expansion(NamedTuple):
     norm: float
 
 
-def expansion(objective: Objective, params: Parameters, delta: Tensor) -> Expansion:
-    """The damage of an update to second order (Proposition 1).
+class Local:
+    """An objective around given parameters: its losses, gradient and Hessian there, each computed once for all updates.
 
     Args:
         objective: L_A.
         params: θ_A.
-        delta: δ, shape (p,).
     """
-    g = gradient(objective, params)
-    return Expansion(_dot(g, delta), second_order(objective, params, delta), _norm(g), _norm(delta))
+
+    def __init__(self, objective: Objective, params: Parameters) -> None:
+        self.objective, self.params = objective, params
+        self.hessian = Hessian(objective, params)
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """g, shape (p,)."""
+        return gradient(self.objective, self.params)
+
+    @cached_property
+    def losses(self) -> Tensor:
+        """The loss of each prompt, shape (prompts,)."""
+        return self.objective.per_prompt(self.params)
+
+    def expansion(self, delta: Tensor) -> Expansion:
+        """The damage of an update δ, shape (p,), to second order (Proposition 1)."""
+        return Expansion(_dot(self.gradient, delta), self.second_order(delta), _norm(self.gradient), _norm(delta))
+
+    def second_order(self, delta: Tensor) -> float:
+        """½ δᵀHδ alone, without the gradient that `expansion` takes."""
+        return 0.5 * _dot(self.hessian(delta), delta)
+
+    def actual(self, delta: Tensor) -> Estimate:
+        """The damage L_A(θ_A + δ) − L_A(θ_A), with its standard error over prompts, paired."""
+        return Estimate.of(self.objective.per_prompt(moved(self.params, delta)) - self.losses)
 
 
 def second_order(objective: Objective, params: Parameters, delta: Tensor) -> float:
-    """½ δᵀHδ alone, without the gradient that `expansion` takes."""
+    """½ δᵀHδ of one update; of several, see `Local`."""
     return 0.5 * _dot(hvp(objective, params, delta), delta)
-
-
-def actual(objective: Objective, params: Parameters, delta: Tensor) -> Estimate:
-    """The damage L_A(θ_A + δ) − L_A(θ_A), with its standard error over prompts, paired."""
-    return Estimate.of(objective.per_prompt(moved(params, delta)) - objective.per_prompt(params))
 
 
 def moved(params: Parameters, delta: Tensor) -> dict[str, Tensor]:
@@ -89,10 +108,10 @@ def taylor_damage(
     """
     if min(t) <= 0:
         raise ValueError(f"t = {min(t)}: expected positive multiples of the update")
-    terms, start = expansion(objective, params, delta), objective.per_prompt(params)
-    rows = []
+    around = Local(objective, params)
+    terms, rows = around.expansion(delta), []
     for factor in t:
-        found = Estimate.of(objective.per_prompt(moved(params, factor * delta)) - start)
+        found = around.actual(factor * delta)
         first, second = factor * terms.first, factor**2 * terms.second
         remainder = found.value - first - second
         rows.append(
@@ -125,8 +144,9 @@ def cross_terms(objective: Objective, params: Parameters, delta: Tensor, groups:
     space = ParameterSpace(params)
     names = list(dict.fromkeys(groups[name] for name in space.shapes))
     parts, values = space.unflatten(delta), np.zeros((len(names), len(names)))
+    hessian = Hessian(objective, params)
     for j, group in enumerate(names):
-        curved = hvp(objective, params, _only(space, delta, [name for name in space.shapes if groups[name] == group]))
+        curved = hessian(_only(space, delta, [name for name in space.shapes if groups[name] == group]))
         for name, part in space.unflatten(curved).items():
             values[names.index(groups[name]), j] += 0.5 * _dot(parts[name].flatten(), part.flatten())
     return pd.DataFrame((values + values.T) / 2, index=names, columns=names)
@@ -193,19 +213,20 @@ def captured(
         moving along Pδ alone, and `outside`, of moving along δ − Pδ alone, with the whole update's `actual`, all as
         losses; `cross`, (Pδ)ᵀH(Qδ), the leakage term of the expansion.
     """
-    whole, curved = actual(objective, params, delta).value, hvp(objective, params, delta)
+    around = Local(objective, params)
+    whole, curved = around.actual(delta).value, around.hessian(delta)
     total = _dot(curved, delta)
     rows = []
     for dimension in k:
         part = subspace.project(delta, dimension)
-        inner = 2 * second_order(objective, params, part)
+        inner = 2 * around.second_order(part)
         rows.append(
             {
                 "k": dimension,
                 "norm_share": _dot(part, part) / _dot(delta, delta),
                 "quadratic_share": inner / total,
-                "inside": actual(objective, params, part).value,
-                "outside": actual(objective, params, delta - part).value,
+                "inside": around.actual(part).value,
+                "outside": around.actual(delta - part).value,
                 "actual": whole,
                 "cross": _dot(curved, part) - inner,
             }
@@ -234,12 +255,12 @@ def directions_needed(contributions: Array, total: float, share: float) -> int |
 
 def leakage(objective: Objective, params: Parameters, subspace: Subspace, k: int) -> float:
     """κ = ‖PHQ‖ for the first k directions of a subspace (Proposition 2, Theorem 1): the spectral norm, by k products."""
-    columns = []
+    hessian, columns = Hessian(objective, params), []
     for i in range(k):
         unit = torch.zeros(subspace.size, dtype=next(iter(params.values())).dtype)
         vector = torch.as_tensor(subspace.basis[:, i], dtype=unit.dtype)
         unit[slice(None) if subspace.coordinates is None else subspace.coordinates] = vector
-        curved = hvp(objective, params, unit)
+        curved = hessian(unit)
         columns.append(curved - subspace.project(curved, k))
     return float(torch.linalg.matrix_norm(torch.stack(columns, 1), 2))
 

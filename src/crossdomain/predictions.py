@@ -38,11 +38,12 @@ def predictions(lineage: Lineage) -> dict[str, pd.DataFrame]:
         for a in domains:
             at = point(lineage, a)
             chosen, reported = (loss_of(lineage, a, at, a, split) for split in ("train", "test"))
-            divergence = divergence_of(lineage, a, at, a, "train")
+            around = damage.Local(chosen, at.params)
+            divergence = damage.Local(divergence_of(lineage, a, at, a, "train"), at.params)
             for b in domains:
                 if b == a:
                     continue
-                terms = damage.expansion(chosen, at.params, alone[b])
+                terms = around.expansion(alone[b])
                 along = damage.taylor_damage(reported, at.params, alone[b], LENGTHS).assign(a=a, b=b)
                 lengths.append(along)
                 rows.append(
@@ -52,7 +53,7 @@ def predictions(lineage: Lineage) -> dict[str, pd.DataFrame]:
                         "first": terms.first,
                         "second": terms.second,
                         "predicted": terms.first + terms.second,
-                        "divergence": damage.second_order(divergence, at.params, alone[b]),
+                        "divergence": divergence.second_order(alone[b]),
                         "added": float(along.loc[along["t"] == 1, "actual"].iloc[0]),
                     }
                 )

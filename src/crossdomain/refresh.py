@@ -20,7 +20,7 @@ from torch import Tensor
 
 from crossdomain import bounds
 from crossdomain.bounds import SubspaceConstants, Vector
-from crossdomain.curvature import gradient, hvp
+from crossdomain.curvature import Hessian, gradient
 from crossdomain.damage import Subspace, moved
 from crossdomain.objectives import Objective, Parameters
 
@@ -102,7 +102,8 @@ class CurvedSubspace:
         values = torch.as_tensor(subspace.basis, dtype=like.dtype)
         basis = like.new_zeros(subspace.size, values.shape[1])
         basis[slice(None) if subspace.coordinates is None else subspace.coordinates] = values
-        columns = [hvp(objective, params, column.contiguous()) for column in basis.T]
+        hessian = Hessian(objective, params)
+        columns = [hessian(column.contiguous()) for column in basis.T]
         return cls(basis, torch.stack(columns, 1))
 
     def leading(self, k: int) -> CurvedSubspace:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from crossdomain.curvature import gradient, hvp
+from crossdomain.curvature import Hessian, gradient
 from crossdomain.objectives import Objective, Parameters
 
 GROWTH = 0.5  # a greedy batch has at most this share of what is chosen already
@@ -153,10 +153,7 @@ class QuadraticModel:
     @classmethod
     def of(cls, objective: Objective, params: Parameters, delta: Tensor) -> QuadraticModel:
         """The model of a loss at θ_A, by its exact gradient and Hessian-vector products."""
-
-        def product(vector: Tensor) -> Tensor:
-            return hvp(objective, params, vector)
-
+        product = Hessian(objective, params)
         return cls(product, gradient(objective, params), delta, product(delta))
 
     def terms(self, chosen: Tensor) -> Terms:

@@ -193,21 +193,22 @@ def path(lineage: Lineage) -> dict[str, pd.DataFrame]:
 def _controls(lineage: Lineage, case: Case, at: Point, delta: Tensor, loss: Objective) -> pd.DataFrame:
     rows = []
 
-    def add(direction: str, draw: int, objective: Objective, step: Tensor) -> None:
-        terms = damage.expansion(objective, at.params, step)
-        found = damage.actual(objective, at.params, step)
+    def add(direction: str, draw: int, around: damage.Local, step: Tensor) -> None:
+        terms, found = around.expansion(step), around.actual(step)
         rows.append(
             {"direction": direction, "draw": draw, "first": terms.first, "second": terms.second, "actual": found.value}
         )
 
-    add("the later stages", 0, loss, delta)
+    own = damage.Local(loss, at.params)
+    add("the later stages", 0, own, delta)
     for draw in range(CONTROLS):
-        add("random, same norms", draw, loss, like(at.space, delta, _random, draw))
-        add("same entries, shuffled", draw, loss, like(at.space, delta, _shuffled, draw))
+        add("random, same norms", draw, own, like(at.space, delta, _random, draw))
+        add("same entries, shuffled", draw, own, like(at.space, delta, _shuffled, draw))
     for other in expert_names(lineage):
         if other != case.domain:
             title = lineage.domains[other].title
-            add(f"the later stages, for {title}", 0, loss_of(lineage, case.before, at, other, "test"), delta)
+            others = damage.Local(loss_of(lineage, case.before, at, other, "test"), at.params)
+            add(f"the later stages, for {title}", 0, others, delta)
     return pd.DataFrame(rows)
 
 
@@ -252,7 +253,8 @@ def stationarity(lineage: Lineage) -> pd.DataFrame:
         for step, name in points:
             at = point(lineage, name)
             loss = loss_of(lineage, name, at, case.domain, "test")
-            terms, found = damage.expansion(loss, at.params, delta), damage.actual(loss, at.params, delta)
+            around = damage.Local(loss, at.params)
+            terms, found = around.expansion(delta), around.actual(delta)
             rows.append({"checkpoint": name, "step": step, **terms._asdict(), "actual": found.value})
         return {"stationarity": pd.DataFrame(rows)}
 

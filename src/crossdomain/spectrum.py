@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.linalg import solve_triangular
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
-from crossdomain.curvature import ParameterSpace, hvp
+from crossdomain.curvature import Hessian, ParameterSpace, hvp
 from crossdomain.objectives import Estimate, Objective, Parameters
 
 Array = NDArray[np.floating[Any]]
@@ -46,7 +47,7 @@ class HessianOperator(LinearOperator):
     def __init__(
         self, objective: Objective, params: Parameters, subset: Tensor | None = None, product: Product = hvp
     ) -> None:
-        self.objective, self.params, self.product = objective, params, product
+        self._multiply = Hessian(objective, params) if product is hvp else partial(product, objective, params)
         self.products = 0
         self._like = next(iter(params.values()))
         self._space = ParameterSpace(params)
@@ -67,10 +68,10 @@ class HessianOperator(LinearOperator):
         self.products += 1
         values = torch.from_numpy(np.array(x, dtype=self.dtype).reshape(-1)).to(self._like.device)
         if self.coordinates is None:
-            return self.product(self.objective, self.params, values).cpu().numpy()
+            return self._multiply(values).cpu().numpy()
         vector = self._like.new_zeros(self._space.size)
         vector[self.coordinates] = values
-        return self.product(self.objective, self.params, vector)[self.coordinates].cpu().numpy()
+        return self._multiply(vector)[self.coordinates].cpu().numpy()
 
     def _adjoint(self) -> HessianOperator:
         return self
