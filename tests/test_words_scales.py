@@ -49,5 +49,14 @@ def test_claims_stand_side_by_side_a_column_a_scale() -> None:
     assert found.count(">not judged yet<") == 2 * (len(CLAIMS) - 1)
 
 
+def test_a_control_is_named_where_it_does_not_hold() -> None:
+    found = scale("cpu", "toy", "3 4", "0 1")
+    control = {"what": "restart", "control": True, "measured": "2.0", "holds": False}
+    found.claims["C1"]["rules"].append(control)
+    assert "✗ restart: 2.0 (control)" in say.comparison([found])
+    control["holds"] = True
+    assert "restart" not in say.comparison([found])
+
+
 def test_parameters_are_counted_in_millions() -> None:
     assert [millions(n) for n in (40_864, 794_368, 134_515_008)] == ["0.041 million", "0.79 million", "135 million"]

@@ -44,7 +44,10 @@ def description(scale: Scale) -> str:
 
 
 def comparison(scales: Sequence[Scale]) -> str:
-    """HTML: a row a claim, what the paper reports for it, then a column a scale: the verdict and the numbers behind it."""
+    """HTML: a row a claim, what the paper reports for it, then a column a scale: the verdict and the numbers behind it.
+
+    Controls are named where they do not hold, since they can decide alone.
+    """
     head = ["claim, and what the paper reports"]
     head += [f"{scale.label}<br>scale: {scale.name}<br>{_short(scale)}" for scale in scales]
     rows = []
@@ -52,7 +55,8 @@ def comparison(scales: Sequence[Scale]) -> str:
         cells = [f"<b>{claim.id}</b> {stated(claim)}"]
         for scale in scales:
             finding = scale.claims.get(claim.id, NOT_JUDGED)
-            lines = "<br>".join(map(html.escape, outcomes(finding))) or html.escape(finding["reason"])
+            failing = [f"{line} (control)" for line in outcomes(finding, controls=True) if not line.startswith("✓")]
+            lines = "<br>".join(map(html.escape, [*outcomes(finding), *failing])) or html.escape(finding["reason"])
             cells.append(f"{badge(finding['verdict'])}<br>{lines}")
         rows.append(cells)
     return table(head, rows, wide=range(len(head)))
