@@ -97,6 +97,13 @@ def test_a_file_that_is_no_pack_or_was_changed_adds_nothing(packed: Path, tmp_pa
     (tmp_path / "text").write_text("no archive")
     with pytest.raises(ValueError, match="not a pack of measurements"):
         unpack(tmp_path / "text", store)
+    broken = bytearray(packed.read_bytes())
+    broken[len(broken) // 2] ^= 255
+    (tmp_path / "broken.tar.xz").write_bytes(broken)
+    (tmp_path / "short.tar.xz").write_bytes(packed.read_bytes()[: len(broken) // 2])
+    for name in ("broken.tar.xz", "short.tar.xz"):
+        with pytest.raises(ValueError, match="not a pack of measurements"):
+            unpack(tmp_path / name, store)
     with tarfile.open(packed) as archive:
         archive.extractall(tmp_path / "changed", filter="data")
     (table,) = (tmp_path / "changed").rglob("training.csv")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import io
 import json
+import lzma
 import shutil
 import tarfile
 from collections.abc import Iterable
@@ -76,7 +77,7 @@ def unpack(file: Path, store: Store) -> tuple[int, int]:
         new = [path for path in paths if not (store.root / path.name).exists()]
         for path in new:
             path.replace(store.root / path.name)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
         raise ValueError(
             f"{file}: not a pack of measurements ({error}); expected one that `store pack` wrote"
         ) from error
