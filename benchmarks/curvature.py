@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from crossdomain import paths, provenance
-from crossdomain.curvature import ParameterSpace, ggn_vp, gradient, hvp
+from crossdomain.curvature import Hessian, ParameterSpace, ggn_vp, gradient, hvp
 from crossdomain.domains import load_domain
 from crossdomain.models import tiny_model, tiny_tokenizer
 from crossdomain.objectives import (
@@ -304,7 +304,10 @@ def eigenpairs(rows: int, k: int, steps: int) -> dict[str, Any]:
     model, rollouts = lightly_trained(rows, steps)
     params = parameters(model)
     race = Race(
-        {"ours": HessianOperator(kl(model, rollouts), params), "curvlinops": curvlinops_operator(model, rollouts)}
+        {
+            "ours": HessianOperator(Hessian(kl(model, rollouts), params), params),
+            "curvlinops": curvlinops_operator(model, rollouts),
+        }
     )
     race.matvec(random_vector(params).numpy())  # warms up
     race.seconds = dict.fromkeys(race.operators, 0.0)

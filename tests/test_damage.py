@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from crossdomain import damage
+from crossdomain.curvature import Hessian
 from crossdomain.objectives import Objective
 
 P = 8  # parameters: `w` (2, 3) and `b` (2,)
@@ -94,7 +95,7 @@ def test_cross_terms_are_the_blocks_of_the_quadratic_form_and_sum_to_it() -> Non
 def test_all_eigenvectors_capture_everything_and_the_first_k_their_eigenvalues() -> None:
     objective, params, g, H = polynomial()
     delta, subspace = update(), whole_space(H)
-    table = damage.captured(objective, params, delta, subspace, [1, 3, P]).set_index("k")
+    table = damage.captured(damage.Local(objective, params), delta, subspace, [1, 3, P]).set_index("k")
     values = np.sort(np.linalg.eigvalsh(H.numpy()))[::-1]
     coefficients = subspace.basis.T @ delta.numpy()
     total = (delta @ H @ delta).item()
@@ -140,8 +141,9 @@ def test_leakage_is_the_norm_of_the_off_diagonal_block() -> None:
     subspace = damage.random_subspace(P, 3, seed=5)
     P_S = subspace.basis @ subspace.basis.T
     expected = np.linalg.norm(P_S @ H.numpy() @ (np.eye(P) - P_S), 2)
-    assert damage.leakage(objective, params, subspace, 3) == pytest.approx(expected)
-    assert damage.leakage(objective, params, whole_space(H), 4) == pytest.approx(0, abs=1e-10)
+    hessian = Hessian(objective, params)
+    assert damage.leakage(hessian, subspace, 3) == pytest.approx(expected)
+    assert damage.leakage(hessian, whole_space(H), 4) == pytest.approx(0, abs=1e-10)
 
 
 def test_the_hessian_drifts_by_the_third_derivative() -> None:

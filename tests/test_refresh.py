@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from crossdomain import damage, refresh
+from crossdomain.curvature import Hessian
 from crossdomain.objectives import Objective
 from crossdomain.refresh import CurvedSubspace
 
@@ -90,7 +91,7 @@ def test_each_direction_shrinks_by_its_own_curvature() -> None:
     delta, alpha, zero = torch.ones(P, dtype=torch.float64), 0.3, torch.zeros(P, dtype=torch.float64)
     objective, params = quadratic(H, zero)
     path = refresh.descent(objective, params, delta, alpha, 4)
-    curved = CurvedSubspace.at(objective, params, eigenvectors(H, 2))
+    curved = CurvedSubspace.under(Hessian(objective, params), eigenvectors(H, 2))
     found = curved.contraction(path, alpha)
     powers = np.arange(5)
     inside = np.hypot(np.abs(1 - 4 * alpha) ** powers, np.abs(1 - 2 * alpha) ** powers)
@@ -106,7 +107,7 @@ def test_each_direction_shrinks_by_its_own_curvature() -> None:
 def test_overshooting_turns_the_sign_of_the_component_along_the_update() -> None:
     H = 2 * torch.eye(P, dtype=torch.float64)
     objective, params = quadratic(H, torch.zeros(P, dtype=torch.float64))
-    curved = CurvedSubspace.at(objective, params, eigenvectors(H, 1))
+    curved = CurvedSubspace.under(Hessian(objective, params), eigenvectors(H, 1))
     found = curved.contraction(refresh.descent(objective, params, vector(2), 0.75, 2), 0.75)
     np.testing.assert_allclose(found["along"], [1, -0.5, 0.25])
     assert (found["inside"] <= found["bound"] * (1 + 1e-9)).all()
@@ -115,7 +116,7 @@ def test_overshooting_turns_the_sign_of_the_component_along_the_update() -> None
 def test_without_a_stationary_start_the_papers_bound_breaks_and_the_theorems_holds() -> None:
     H, g = torch.eye(P, dtype=torch.float64), 5 * torch.ones(P, dtype=torch.float64)
     objective, params = quadratic(H, g)
-    curved = CurvedSubspace.at(objective, params, eigenvectors(H, 3))
+    curved = CurvedSubspace.under(Hessian(objective, params), eigenvectors(H, 3))
     found = curved.contraction(refresh.descent(objective, params, vector(2), 0.5, 8), 0.5)
     assert (found["inside"] > found["paper_bound"]).iloc[-1]
     assert (found["inside"] <= found["bound"] * (1 + 1e-9)).all()
@@ -127,7 +128,7 @@ def test_no_descent_leaves_the_bound(seed: int, k: int, multiple: float, eigen: 
     H = symmetric(seed, low=0.2 if eigen else 0.5)
     objective, params = quadratic(H, vector(seed + 1))
     subspace = eigenvectors(H, k) if eigen else damage.random_subspace(P, k, seed=seed)
-    curved = CurvedSubspace.at(objective, params, subspace)
+    curved = CurvedSubspace.under(Hessian(objective, params), subspace)
     alpha = multiple / curved.constants.L
     found = curved.contraction(refresh.descent(objective, params, vector(seed + 2), alpha, 6), alpha)
     slack = 1e-9 * (1 + found["inside"].max())
@@ -140,7 +141,7 @@ def test_no_descent_leaves_the_bound(seed: int, k: int, multiple: float, eigen: 
 def test_there_is_no_bound_where_a_hypothesis_fails(low: float, high: float, alpha: float) -> None:
     H = symmetric(0, low, high)
     objective, params = quadratic(H, vector(1))
-    curved = CurvedSubspace.at(objective, params, eigenvectors(H, 2))
+    curved = CurvedSubspace.under(Hessian(objective, params), eigenvectors(H, 2))
     found = curved.contraction(refresh.descent(objective, params, vector(2), alpha, 2), alpha)
     assert found[["bound", "one_step", "paper_bound"]].isna().all().all() and found["inside"].notna().all()
 
@@ -149,7 +150,7 @@ def test_constants_and_remainder_of_a_network_are_those_of_dense_matrices() -> N
     objective, params, H = network()
     size = len(H)
     subspace = damage.random_subspace(size, 3, coordinates=torch.arange(2, 14), seed=4)
-    curved = CurvedSubspace.at(objective, params, subspace)
+    curved = CurvedSubspace.under(Hessian(objective, params), subspace)
     V = curved.basis
     projector = V @ V.T
     rest = torch.eye(size, dtype=torch.float64) - projector
@@ -169,8 +170,8 @@ def test_constants_and_remainder_of_a_network_are_those_of_dense_matrices() -> N
 def test_the_leading_directions_have_the_constants_of_their_own_span() -> None:
     objective, params, _ = network()
     subspace = damage.random_subspace(16, 4, seed=1)
-    whole = CurvedSubspace.at(objective, params, subspace)
-    alone = CurvedSubspace.at(objective, params, damage.Subspace(subspace.basis[:, :2], None, 16))
+    whole = CurvedSubspace.under(Hessian(objective, params), subspace)
+    alone = CurvedSubspace.under(Hessian(objective, params), damage.Subspace(subspace.basis[:, :2], None, 16))
     first = whole.leading(2).constants
     np.testing.assert_allclose(
         [first.mu, first.L, first.kappa], [getattr(alone.constants, name) for name in ("mu", "L", "kappa")]
@@ -179,7 +180,7 @@ def test_the_leading_directions_have_the_constants_of_their_own_span() -> None:
 
 def test_an_update_without_a_part_inside_has_no_shares() -> None:
     objective, params = quadratic(symmetric(0), vector(1))
-    curved = CurvedSubspace.at(objective, params, damage.coordinate_subspace(torch.arange(P).double(), 1))
+    curved = CurvedSubspace.under(Hessian(objective, params), damage.coordinate_subspace(torch.arange(P).double(), 1))
     delta = torch.ones(P, dtype=torch.float64)
     delta[-1] = 0
     found = curved.projections(torch.stack([delta, vector(3)]))
@@ -192,7 +193,7 @@ def test_an_update_without_a_part_inside_has_no_shares() -> None:
         (lambda o, p: refresh.descent(o, p, vector(0), 0.0, 3), "positive step"),
         (lambda o, p: refresh.descent(o, p, vector(0), 0.1, 0), "at least 1"),
         (lambda o, p: refresh.descent_by_lengths(o, p, vector(0), []), "at least 1"),
-        (lambda o, p: CurvedSubspace.at(o, p, eigenvectors(symmetric(0), 2)).leading(3), "expected 1 to 2"),
+        (lambda o, p: CurvedSubspace.under(Hessian(o, p), eigenvectors(symmetric(0), 2)).leading(3), "expected 1 to 2"),
     ],
 )
 def test_what_makes_no_sense_is_refused(call, message: str) -> None:  # type: ignore[no-untyped-def]

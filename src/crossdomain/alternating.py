@@ -7,6 +7,7 @@ L_A + L_B. Points are displacements e from given parameters θ, vectors of shape
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from crossdomain import bounds
-from crossdomain.curvature import ParameterSpace, gradient
+from crossdomain.curvature import ParameterSpace, gradient, hvp
 from crossdomain.damage import moved
 from crossdomain.objectives import Objective, Parameters
 from crossdomain.spectrum import HessianOperator
@@ -62,9 +63,8 @@ def deviations(A: Objective, B: Objective, params: Parameters, alphas: Sequence[
     if min(alphas) <= 0:
         raise ValueError(f"alpha = {min(alphas)}: expected positive steps")
     g_A, g_B = gradient(A, params), gradient(B, params)
-    unit = bounds.alternating_refresh(
-        1.0, 1.0, g_A.numpy(), g_B.numpy(), HessianOperator(A, params), HessianOperator(B, params)
-    )
+    H_A, H_B = (HessianOperator(partial(hvp, loss, params), params) for loss in (A, B))
+    unit = bounds.alternating_refresh(1.0, 1.0, g_A.numpy(), g_B.numpy(), H_A, H_B)
     first, A_term, B_term, mean_term = (
         torch.from_numpy(term).to(g_A) for term in (unit.first_order, unit.A_first, unit.B_first, unit.averaged)
     )

@@ -9,6 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from crossdomain import bounds, damage, spectrum
+from crossdomain.curvature import Hessian
 from crossdomain.objectives import Objective, Parameters
 
 TOLERANCE = 0.05  # relative, of the top eigenvalue: Lanczos approaches it from below
@@ -55,7 +56,7 @@ def collateral(objective: Objective, params: Parameters, displacements: Mapping[
 
 def top_eigenvalue(objective: Objective, params: Parameters) -> float:
     """λ_max of the Hessian of an objective, to `TOLERANCE`."""
-    hessian = spectrum.HessianOperator(objective, params)
+    hessian = spectrum.HessianOperator(Hessian(objective, params), params)
     probe = np.random.default_rng(0).standard_normal(hessian.shape[0]).astype(hessian.dtype)
     if not hessian.matvec(probe).any():  # ARPACK refuses a loss that is constant, as on rollouts of equal rewards
         return 0.0

@@ -12,10 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from crossdomain import damage, measurements, pathways, route_parameters, routes, spectrum
+from crossdomain import curvature, damage, measurements, pathways, route_parameters, routes, spectrum
 from crossdomain.damage import Subspace
 from crossdomain.lineage import Lineage
-from crossdomain.objectives import Objective
 from crossdomain.pathways import active_routes
 from crossdomain.second_order import Case, Point, fisher_of, kept, loss_of, main_case, point, update
 
@@ -45,25 +44,24 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
         at, delta = point(lineage, case.before), update(lineage, case.before, case.after)
         chosen, reported = (loss_of(lineage, case.before, at, case.domain, split) for split in ("train", "test"))
         masks = {space: mask for space, mask in spaces(lineage, case, at).items() if mask is None or mask.any()}
+        hessian, around = curvature.Hessian(chosen, at.params), damage.Local(reported, at.params)
         directions = lineage.profile.curvature_directions
         ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= directions]
         captured, summary, spectra = [], [], []
-        whole = damage.second_order(chosen, at.params, delta)
+        whole = damage.second_order(hessian, delta)
         probes = max(2, min(TRACE_PROBES, directions))  # a large model that affords few directions affords few of them
-        trace = spectrum.xtrace(spectrum.HessianOperator(chosen, at.params), probes, seed=lineage.seed).value
+        trace = spectrum.xtrace(spectrum.HessianOperator(hessian, at.params), probes, seed=lineage.seed).value
         for space, mask in masks.items():
-            hessian = spectrum.HessianOperator(chosen, at.params, mask)
+            restricted = spectrum.HessianOperator(hessian, at.params, mask)
             k = directions if space in LEADING else min(FEW, directions)
             found = spectrum.top_eigenpairs(
-                hessian, k, tol=TOLERANCE, seed=lineage.seed, basis=basis(k, hessian.shape[0])
+                restricted, k, tol=TOLERANCE, seed=lineage.seed, basis=basis(k, restricted.shape[0])
             )
-            subspace = Subspace(found.vectors, hessian.coordinates, at.space.size)
+            subspace = Subspace(found.vectors, restricted.coordinates, at.space.size)
             captured.append(
-                damage.captured(reported, at.params, delta, subspace, [n for n in ks if n <= k]).assign(
-                    subspace=space, draw=0
-                )
+                damage.captured(around, delta, subspace, [n for n in ks if n <= k]).assign(subspace=space, draw=0)
             )
-            inside = delta if hessian.coordinates is None else delta[hessian.coordinates]
+            inside = delta if restricted.coordinates is None else delta[restricted.coordinates]
             contributions = 0.5 * found.values * (found.vectors.T @ inside.numpy()) ** 2
             spectra.append(
                 pd.DataFrame({"eigenvalue": found.values, "contribution": contributions})
@@ -71,12 +69,12 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
                 .reset_index()
                 .assign(space=space)
             )
-            row = _summary(space, chosen, at, delta, whole, mask, subspace, found.values, contributions)
+            row = _summary(space, hessian, at, delta, whole, mask, subspace, found.values, contributions)
             summary.append(row | {"directions": k, "trace_share": float(found.values.sum() / trace)})
         assert masks["route"] is not None
         route = at.space.coordinates(masks["route"])
         for label, subspace, draw in _control_subspaces(lineage, case, at, delta, route, directions):
-            captured.append(damage.captured(reported, at.params, delta, subspace, ks).assign(subspace=label, draw=draw))
+            captured.append(damage.captured(around, delta, subspace, ks).assign(subspace=label, draw=draw))
         return {
             "captured": pd.concat(captured, ignore_index=True),
             "summary": pd.DataFrame(summary),
@@ -152,7 +150,7 @@ def shared_route(
 
 def _summary(
     space: str,
-    loss: Objective,
+    hessian: curvature.Hessian,
     at: Point,
     delta: Tensor,
     whole: float,
@@ -162,7 +160,7 @@ def _summary(
     contributions: np.ndarray,
 ) -> dict[str, Any]:
     inside = delta if mask is None else delta * mask
-    part = whole if mask is None else damage.second_order(loss, at.params, inside)
+    part = whole if mask is None else damage.second_order(hessian, inside)
     needed = {
         f"needed_{100 * share:.0f}": damage.directions_needed(contributions, whole, share) for share in (0.5, 0.8, 0.9)
     }
@@ -173,7 +171,7 @@ def _summary(
         "quadratic_share": part / whole,
         "participation_ratio": damage.participation_ratio(contributions),
         **needed,
-        "kappa": damage.leakage(loss, at.params, subspace, min(8, subspace.basis.shape[1])),
+        "kappa": damage.leakage(hessian, subspace, min(8, subspace.basis.shape[1])),
         "top_eigenvalue": float(eigenvalues[0]),
     }
 

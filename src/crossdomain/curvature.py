@@ -243,7 +243,7 @@ def _direction(params: Parameters, vector: Tensor) -> dict[str, Tensor]:
     dtype = next(iter(params.values())).dtype
     if vector.dtype != dtype:
         raise ValueError(f"expected a vector of {dtype} as the parameters are, got {vector.dtype}: convert it")
-    if bad := _not_finite(vector):
+    if bad := not_finite(vector):
         raise ValueError(f"expected a vector of finite numbers, {bad} of its {len(vector)} are not")
     return direction
 
@@ -271,13 +271,13 @@ def _add(total: Tensor, tensors: Iterable[Tensor]) -> None:
         start += tensor.numel()
 
 
-def _not_finite(vector: Tensor) -> int:
+def not_finite(vector: Tensor) -> int:
     """How many numbers are not finite. They are counted where the sum is not, which costs a tenth of counting."""
     return 0 if vector.sum().isfinite() else int((~vector.isfinite()).sum())
 
 
 def _finite(vector: Tensor, what: str) -> Tensor:
-    if bad := _not_finite(vector):
+    if bad := not_finite(vector):
         raise FloatingPointError(
             f"{what}: {bad} of {len(vector)} numbers are not finite; check the parameters (float64 has a wider range)"
         )

@@ -47,11 +47,12 @@ class Local:
     Args:
         objective: L_A.
         params: θ_A.
+        keep: the graph of the gradient for more Hessian products, as `Hessian` has it; a waste of memory for one update.
     """
 
-    def __init__(self, objective: Objective, params: Parameters) -> None:
+    def __init__(self, objective: Objective, params: Parameters, *, keep: bool = True) -> None:
         self.objective, self.params = objective, params
-        self.hessian = Hessian(objective, params)
+        self.hessian = Hessian(objective, params, keep=keep)
 
     @cached_property
     def gradient(self) -> Tensor:
@@ -69,16 +70,16 @@ class Local:
 
     def second_order(self, delta: Tensor) -> float:
         """½ δᵀHδ alone, without the gradient that `expansion` takes."""
-        return 0.5 * _dot(self.hessian(delta), delta)
+        return second_order(self.hessian, delta)
 
     def actual(self, delta: Tensor) -> Estimate:
         """The damage L_A(θ_A + δ) − L_A(θ_A), with its standard error over prompts, paired."""
         return Estimate.of(self.objective.per_prompt(moved(self.params, delta)) - self.losses)
 
 
-def second_order(objective: Objective, params: Parameters, delta: Tensor) -> float:
-    """½ δᵀHδ of one update; of several, see `Local`."""
-    return 0.5 * _dot(hvp(objective, params, delta), delta)
+def second_order(hessian: Hessian, delta: Tensor) -> float:
+    """½ δᵀHδ."""
+    return 0.5 * _dot(hessian(delta), delta)
 
 
 def moved(params: Parameters, delta: Tensor) -> dict[str, Tensor]:
@@ -108,7 +109,7 @@ def taylor_damage(
     """
     if min(t) <= 0:
         raise ValueError(f"t = {min(t)}: expected positive multiples of the update")
-    around = Local(objective, params)
+    around = Local(objective, params, keep=False)
     terms, rows = around.expansion(delta), []
     for factor in t:
         found = around.actual(factor * delta)
@@ -203,17 +204,20 @@ def random_subspace(
     return Subspace(np.linalg.qr(gaussian)[0], coordinates, size)
 
 
-def captured(
-    objective: Objective, params: Parameters, delta: Tensor, subspace: Subspace, k: Sequence[int]
-) -> pd.DataFrame:
+def captured(around: Local, delta: Tensor, subspace: Subspace, k: Sequence[int]) -> pd.DataFrame:
     """How much of the damage lies in the first k directions of a subspace (Proposition 2, C7).
+
+    Args:
+        around: L_A at θ_A.
+        delta: δ, shape (p,).
+        subspace: whose directions.
+        k: how many of them, a row each.
 
     Returns:
         A row a k: `k`; `norm_share`, ‖Pδ‖²/‖δ‖²; `quadratic_share`, (Pδ)ᵀH(Pδ) / δᵀHδ; `inside`, the actual damage of
         moving along Pδ alone, and `outside`, of moving along δ − Pδ alone, with the whole update's `actual`, all as
         losses; `cross`, (Pδ)ᵀH(Qδ), the leakage term of the expansion.
     """
-    around = Local(objective, params)
     whole, curved = around.actual(delta).value, around.hessian(delta)
     total = _dot(curved, delta)
     rows = []
@@ -253,11 +257,11 @@ def directions_needed(contributions: Array, total: float, share: float) -> int |
     return int(enough[0]) + 1 if len(enough) else None
 
 
-def leakage(objective: Objective, params: Parameters, subspace: Subspace, k: int) -> float:
+def leakage(hessian: Hessian, subspace: Subspace, k: int) -> float:
     """κ = ‖PHQ‖ for the first k directions of a subspace (Proposition 2, Theorem 1): the spectral norm, by k products."""
-    hessian, columns = Hessian(objective, params), []
+    columns = []
     for i in range(k):
-        unit = torch.zeros(subspace.size, dtype=next(iter(params.values())).dtype)
+        unit = torch.zeros(subspace.size, dtype=next(iter(hessian.params.values())).dtype)
         vector = torch.as_tensor(subspace.basis[:, i], dtype=unit.dtype)
         unit[slice(None) if subspace.coordinates is None else subspace.coordinates] = vector
         curved = hessian(unit)

@@ -125,18 +125,19 @@ def _spaces(
     most = min(concentration.FEW, lineage.profile.curvature_directions)
     masks = concentration.spaces(lineage, case, at)
     made = {RANDOM: damage.random_subspace(at.space.size, most, seed=lineage.seed, dtype=np.float32)}
+    hessian = curvature.Hessian(train, at.params)
     for space in (WHOLE, ROUTE):
-        hessian = spectrum.HessianOperator(train, at.params, masks[space])
+        restricted = spectrum.HessianOperator(hessian, at.params, masks[space])
         found = spectrum.top_eigenpairs(
-            hessian,
+            restricted,
             most,
             tol=concentration.TOLERANCE,
             seed=lineage.seed,
-            basis=concentration.basis(most, hessian.shape[0]),
+            basis=concentration.basis(most, restricted.shape[0]),
         )
-        made[space] = Subspace(found.vectors, hessian.coordinates, at.space.size)
+        made[space] = Subspace(found.vectors, restricted.coordinates, at.space.size)
     for space in (WHOLE, ROUTE, RANDOM):
-        curved = CurvedSubspace.at(train, at.params, made[space])
+        curved = CurvedSubspace.under(hessian, made[space])
         for k in sorted({min(k, most) for k in DIMENSIONS}):
             yield (space, k), curved.leading(k)
 

@@ -96,13 +96,12 @@ class CurvedSubspace:
     curved: Tensor
 
     @classmethod
-    def at(cls, objective: Objective, params: Parameters, subspace: Subspace) -> CurvedSubspace:
-        """A subspace under the Hessian of an objective at given parameters, by k products."""
-        like = next(iter(params.values()))
+    def under(cls, hessian: Hessian, subspace: Subspace) -> CurvedSubspace:
+        """A subspace under a Hessian, by k products."""
+        like = next(iter(hessian.params.values()))
         values = torch.as_tensor(subspace.basis, dtype=like.dtype)
         basis = like.new_zeros(subspace.size, values.shape[1])
         basis[slice(None) if subspace.coordinates is None else subspace.coordinates] = values
-        hessian = Hessian(objective, params)
         columns = [hessian(column.contiguous()) for column in basis.T]
         return cls(basis, torch.stack(columns, 1))
 

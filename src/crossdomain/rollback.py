@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from crossdomain.curvature import Hessian, gradient
+from crossdomain.curvature import Hessian, gradient, not_finite
 from crossdomain.objectives import Objective, Parameters
 
 GROWTH = 0.5  # a greedy batch has at most this share of what is chosen already
@@ -66,7 +66,7 @@ def ranking(scores: Tensor, allowed: Tensor | None = None, count: int | None = N
     Raises:
         ValueError: a score is not finite, shapes differ, or nothing is allowed.
     """
-    if bad := int((~scores.isfinite()).sum()):
+    if bad := not_finite(scores):
         raise ValueError(f"expected finite scores, {bad} of {len(scores)} are not")
     if allowed is not None:
         _check_shapes(scores, allowed, "mask")

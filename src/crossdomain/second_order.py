@@ -207,7 +207,7 @@ def _controls(lineage: Lineage, case: Case, at: Point, delta: Tensor, loss: Obje
     for other in expert_names(lineage):
         if other != case.domain:
             title = lineage.domains[other].title
-            others = damage.Local(loss_of(lineage, case.before, at, other, "test"), at.params)
+            others = damage.Local(loss_of(lineage, case.before, at, other, "test"), at.params, keep=False)
             add(f"the later stages, for {title}", 0, others, delta)
     return pd.DataFrame(rows)
 
@@ -253,7 +253,7 @@ def stationarity(lineage: Lineage) -> pd.DataFrame:
         for step, name in points:
             at = point(lineage, name)
             loss = loss_of(lineage, name, at, case.domain, "test")
-            around = damage.Local(loss, at.params)
+            around = damage.Local(loss, at.params, keep=False)
             terms, found = around.expansion(delta), around.actual(delta)
             rows.append({"checkpoint": name, "step": step, **terms._asdict(), "actual": found.value})
         return {"stationarity": pd.DataFrame(rows)}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,22 +16,22 @@ from scipy.linalg import solve_triangular
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
-from crossdomain.curvature import Hessian, ParameterSpace, hvp
-from crossdomain.objectives import Estimate, Objective, Parameters
+from crossdomain.curvature import ParameterSpace
+from crossdomain.objectives import Estimate, Parameters
 
 Array = NDArray[np.floating[Any]]
-Product = Callable[[Objective, Parameters, Tensor], Tensor]
+Product = Callable[[Tensor], Tensor]
 
 
 class HessianOperator(LinearOperator):
     """The Hessian of an objective at given parameters, or its restriction P_R H P_R to some coordinates, as an operator.
 
     Args:
-        objective: the loss.
-        params: where its Hessian is taken, p numbers in all.
+        product: v ↦ Hv for vectors of shape (p,): `curvature.Hessian(objective, params)`, or what stands for the Hessian,
+            such as `partial(curvature.ggn_vp, objective, params)`.
+        params: where it is taken, p numbers in all.
         subset: mask (p,) or indices of the coordinates R to keep; the operator then acts on vectors of their values
             alone, in ascending order. None keeps all.
-        product: what is multiplied: the Hessian (`curvature.hvp`) or what stands for it (`ggn_vp`, `fisher_vp`).
 
     Attributes:
         coordinates: indices of the coordinates kept, ascending; None for all.
@@ -44,10 +43,8 @@ class HessianOperator(LinearOperator):
         FloatingPointError: from a product, the result is not finite.
     """
 
-    def __init__(
-        self, objective: Objective, params: Parameters, subset: Tensor | None = None, product: Product = hvp
-    ) -> None:
-        self._multiply = Hessian(objective, params) if product is hvp else partial(product, objective, params)
+    def __init__(self, product: Product, params: Parameters, subset: Tensor | None = None) -> None:
+        self._multiply = product
         self.products = 0
         self._like = next(iter(params.values()))
         self._space = ParameterSpace(params)
