@@ -27,7 +27,7 @@ overrides: str = ""  # settings of the profile, separated by blanks, as in the c
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown, display
 
-from crossdomain import chapters, pairs, pathways, plots
+from crossdomain import chapters, pairs, pathways, plots, route_sets
 from crossdomain.plots import pathways as draw
 from crossdomain.plots import sparsity as draw_sets
 from crossdomain.run import open_run, provenance_box
@@ -76,10 +76,10 @@ moments = {"in the base": ["base"] * len(run.lineages), "after the sequence": [x
 overlaps = run.keep("route_overlap", pathways.route_overlaps(run.lineages, moments))
 stability = run.keep("route_stability", pathways.route_stability(run.lineages, moments))
 by_contribution = [t[t["score"] == "contribution"] for t in (overlaps, stability)]
-main = [t[t["share"] == pathways.ROUTE_SHARE] for t in by_contribution]
+main = [t[t["share"] == route_sets.ROUTE_SHARE] for t in by_contribution]
 display(
     plots.show(
-        draw.routes(pathways.active_routes(run.lineages[0], run.lineages[0].sequence[-1]), titles),
+        draw.routes(route_sets.active_routes(run.lineages[0], run.lineages[0].sequence[-1]), titles),
         "Active neurons and heads of every domain, a row a layer.",
         run.figure("routes"),
     ),
@@ -95,8 +95,8 @@ display(
         "with itself.",
         run.figure("route_overlap_by_share"),
     ),
-    Markdown(say.route_overlap(*main, pathways.ROUTE_SHARE)),
-    Markdown(say.other_scores(overlaps, stability, pathways.ROUTE_SHARE)),
+    Markdown(say.route_overlap(*main, route_sets.ROUTE_SHARE)),
+    Markdown(say.other_scores(overlaps, stability, route_sets.ROUTE_SHARE)),
 )
 
 # %% [markdown]

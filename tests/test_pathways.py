@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from crossdomain import directions, objectives, pairs, pathways, routes
+from crossdomain import directions, objectives, pairs, pathways
 from crossdomain.lineage import Lineage
 
 
@@ -46,13 +46,6 @@ def test_gradients_are_of_all_domains_in_parts_and_their_means(small: Lineage) -
     assert found.means.total()[0, 0] == pytest.approx(mean, rel=1e-4)
     tables = pathways.gradient_tables([small])
     assert len(tables.pairs) == 1 and len(tables.extremes) == 2 and tables.pairs["seed"].tolist() == [0]
-
-
-def test_routes_of_a_kind_have_the_share_asked_for(small: Lineage) -> None:
-    for share in pathways.SHARES:
-        route = pathways.active_routes(small, "base", share)["qa"]
-        neurons = route[route.index.get_level_values("kind") == routes.NEURON]
-        assert neurons.sum() == round(share * len(neurons))
 
 
 def test_overlap_and_stability_cover_every_score_kind_share_and_moment(small: Lineage) -> None:

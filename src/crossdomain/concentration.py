@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from crossdomain import curvature, damage, measurements, pathways, route_parameters, routes, spectrum
+from crossdomain import curvature, damage, measurements, route_parameters, route_sets, routes, spectrum
 from crossdomain.damage import Subspace
 from crossdomain.lineage import Lineage
-from crossdomain.pathways import active_routes
+from crossdomain.route_sets import active_routes
 from crossdomain.second_order import Case, Point, fisher_of, kept, loss_of, main_case, point, update
 
 ROUTE_SHARE = 0.2  # of the units of each kind is a domain's route: the conflict subspace lies on what two routes share
@@ -82,7 +82,7 @@ def concentration(lineage: Lineage) -> dict[str, pd.DataFrame]:
         }
 
     later = [case.before, case.after]
-    return kept(lineage, "damage-concentration", later, compute, __name__, pathways, share=ROUTE_SHARE)
+    return kept(lineage, "damage-concentration", later, compute, __name__, route_sets, share=ROUTE_SHARE)
 
 
 def basis(k: int, size: int) -> int:

@@ -9,7 +9,7 @@ import pandas as pd
 from crossdomain import pairs, stats
 from crossdomain.evaluation import TEMPERATURE_1
 from crossdomain.evidence import Evidence
-from crossdomain.pathways import ROUTE_SHARE
+from crossdomain.route_sets import ROUTE_SHARE
 from crossdomain.stats import Interval
 
 LEVEL = 0.05  # of tests against noise, corrected for their number by Holm's method

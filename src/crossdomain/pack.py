@@ -1,7 +1,8 @@
 """A run's measurements without its weights: one small file, from which every chapter is rendered without training.
 
-A pack holds what the store has of a run but for weights, of which it keeps size and checksum. Unpacked into a store, it
-answers whatever was measured; where a measurement is missing, the weights that it needs are trained again and compared.
+A pack holds what the store has of a run but for weights and inner products of updates and gradients, of which it keeps size
+and checksum. Unpacked into a store, it answers whatever was measured; where a measurement is missing, what it needs of
+these is made again and compared.
 So the seeds of a run can be measured on several machines, and a reviewer can render all chapters from a few megabytes.
 """
 
@@ -18,11 +19,11 @@ from pathlib import Path
 
 from crossdomain.store import LEFT_OUT, MANIFEST, Artifact, Store, damage
 
-WEIGHTS = ("model*.safetensors", "snapshots/*.safetensors")
+LARGE = ("model*.safetensors", "snapshots/*.safetensors", "*/grams.safetensors")
 
 
 def pack(artifacts: Iterable[Artifact], file: Path) -> int:
-    """Write artifacts to a compressed archive, a directory each, without their weights.
+    """Write artifacts to a compressed archive, a directory each, without their `LARGE` files.
 
     The same artifacts give the same bytes.
 
@@ -45,8 +46,8 @@ def pack(artifacts: Iterable[Artifact], file: Path) -> int:
         for artifact in found:
             manifest = dict(artifact.manifest)
             known = artifact.described
-            manifest["files"] = {name: about for name, about in known.items() if not _is_weights(name)}
-            if left_out := {name: about for name, about in known.items() if _is_weights(name)}:
+            manifest["files"] = {name: about for name, about in known.items() if not _is_large(name)}
+            if left_out := {name: about for name, about in known.items() if _is_large(name)}:
                 manifest[LEFT_OUT] = left_out
             _add(archive, f"{artifact.key}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
             for name in manifest["files"]:
@@ -86,8 +87,8 @@ def unpack(file: Path, store: Store) -> tuple[int, int]:
     return len(new), len(paths) - len(new)
 
 
-def _is_weights(name: str) -> bool:
-    return any(fnmatch.fnmatch(name, pattern) for pattern in WEIGHTS)
+def _is_large(name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in LARGE)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -13,9 +13,21 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from crossdomain import directions, evaluation, overlap, routes, stats
+from crossdomain import (
+    directions,
+    edits,
+    evaluation,
+    measurements,
+    overlap,
+    pathways,
+    route_sets,
+    routes,
+    sparsity,
+    stats,
+)
 from crossdomain.lineage import BASE, Lineage
-from crossdomain.pathways import active_routes, gradient_grams, pick, update_grams
+from crossdomain.pathways import GRADIENT_CODE, GRADIENT_SETTINGS, gradient_grams, pick, update_grams
+from crossdomain.route_sets import active_routes
 from crossdomain.sparsity import neuron_overlaps, step_edits
 from crossdomain.staging import expert_names
 
@@ -78,19 +90,22 @@ def damages(lineages: Sequence[Lineage]) -> pd.DataFrame:
 
 def predictors(lineages: Sequence[Lineage]) -> pd.DataFrame:
     """What is known of a pair before B is trained after A: a row a seed and ordered pair, a column each of `PREDICTORS`."""
-    rows = []
-    for lineage in lineages:
-        updates = update_grams(
-            lineage, "alone", {name: (BASE, alone(lineage, name)) for name in expert_names(lineage)}
-        ).values
+    return measurements.stacked(lineages, _predictors)["predictors"]
+
+
+def _predictors(lineage: Lineage) -> dict[str, pd.DataFrame]:
+    domains = expert_names(lineage)
+    steps = {name: (BASE, alone(lineage, name)) for name in domains}
+
+    def compute() -> measurements.Tables:
+        updates = update_grams(lineage, "alone", steps).values
         cosine = directions.cosines(updates.total())
-        neurons = pd.concat(
-            [step_edits(lineage, BASE, name)["neurons"].assign(role=name, seed=0) for name in expert_names(lineage)]
-        )
-        edited = neuron_overlaps(neurons, expert_names(lineage)).query("scope == 'global'")
+        neurons = pd.concat([step_edits(lineage, BASE, name)["neurons"].assign(role=name, seed=0) for name in domains])
+        edited = neuron_overlaps(neurons, domains).query("scope == 'global'")
         edit_overlap = {frozenset((row.a, row.b)): row.jaccard for row in edited.itertuples()}
-        gradients = {name: gradient_grams(lineage, name).means for name in expert_names(lineage)}
-        active = {name: active_routes(lineage, name) for name in expert_names(lineage)}
+        gradients = {name: gradient_grams(lineage, name).means for name in domains}
+        active = {name: active_routes(lineage, name) for name in domains}
+        rows = []
         for a, b in ordered(lineage):
             at = updates.labels.index(a), updates.labels.index(b)
             gradient, known = gradients[a], active[a]
@@ -99,7 +114,6 @@ def predictors(lineages: Sequence[Lineage]) -> pd.DataFrame:
             neuron = known[a].index.get_level_values("kind") == routes.NEURON
             rows.append(
                 {
-                    "seed": lineage.seed,
                     "a": a,
                     "b": b,
                     "gradient_conflict": -pick(directions.cosines(gradient.total(matrices=True)), at),
@@ -111,7 +125,17 @@ def predictors(lineages: Sequence[Lineage]) -> pd.DataFrame:
                     "update_norm": float(np.sqrt(updates.total()[at[1], at[1]])),
                 }
             )
-    return pd.DataFrame(rows)
+        return {"predictors": pd.DataFrame(rows)}
+
+    return measurements.tables(
+        lineage,
+        "pair-predictors",
+        compute,
+        checkpoints=[*domains, *(name for step in steps.values() for name in step)],
+        settings={**lineage.profile.subset(*GRADIENT_SETTINGS, *route_sets.SETTINGS), "seed": lineage.seed},
+        domains=domains,
+        code=[*GRADIENT_CODE, *route_sets.CODE, route_sets, edits, sparsity, pathways, __name__],
+    )
 
 
 def rank_correlations(damage: pd.DataFrame, predictors: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,16 +20,19 @@ from crossdomain import (
     objectives,
     overlap,
     rollouts,
+    route_sets,
     routes,
     units,
     weights,
 )
 from crossdomain.directions import Array, Grams
 from crossdomain.lineage import BASE, Lineage
+from crossdomain.route_sets import Sets, active_routes, active_sets
 from crossdomain.staging import expert_names
 
-ROUTE_SHARE = 0.1  # of the units are active, where a route is one set
-SHARES = (0.05, 0.1, 0.2)
+GRADIENT_CODE = (gradients, objectives, rollouts, directions, units, weights)
+GRADIENT_SETTINGS = ("prompt_template", "gradient_prompts", "gradient_splits", "generations", "evaluation_batch")
+UPDATE_CODE = (directions, units, weights)
 DRAWS = 500  # random routes of the control
 
 
@@ -56,17 +59,19 @@ def gradient_grams(lineage: Lineage, name: str) -> GradientGrams:
             vectors = {label: weights.Weights(file) for label, file in files[kind].items()}
             directions.grams(vectors, shape).save(output / kind)
 
-    settings = ("prompt_template", "gradient_prompts", "gradient_splits", "generations", "evaluation_batch")
     artifact = measurements.kept(
-        lineage,
-        f"gradients-{name}",
-        make=make,
-        checkpoints=[name],
-        settings={**lineage.profile.subset(*settings), "seed": lineage.seed},
-        domains=expert_names(lineage),
-        code=[gradients, objectives, rollouts, directions, units, weights],
+        lineage, f"gradients-{name}", make=make, **_gradient_inputs(lineage, name), code=GRADIENT_CODE
     )
-    return GradientGrams(*(Grams.load(artifact.path / kind) for kind in GradientGrams._fields))
+    path = artifact.whole()
+    return GradientGrams(*(Grams.load(path / kind) for kind in GradientGrams._fields))
+
+
+def _gradient_inputs(lineage: Lineage, name: str) -> dict[str, Any]:
+    return {
+        "checkpoints": [name],
+        "settings": {**lineage.profile.subset(*GRADIENT_SETTINGS), "seed": lineage.seed},
+        "domains": expert_names(lineage),
+    }
 
 
 class GradientTables(NamedTuple):
@@ -81,63 +86,23 @@ def gradient_tables(lineages: Sequence[Lineage], name: str = BASE) -> GradientTa
     """The tables of `conflict` for a checkpoint of every seed, with `seed`."""
 
     def compared(lineage: Lineage) -> dict[str, pd.DataFrame]:
-        grams = gradient_grams(lineage, name).parts
-        return {
-            "pairs": conflict.domain_cosines(grams),
-            "modules": conflict.module_cosines(grams),
-            "extremes": conflict.extremes(grams),
-        }
+        def compute() -> measurements.Tables:
+            grams = gradient_grams(lineage, name).parts
+            return {
+                "pairs": conflict.domain_cosines(grams),
+                "modules": conflict.module_cosines(grams),
+                "extremes": conflict.extremes(grams),
+            }
+
+        code = [*GRADIENT_CODE, conflict, __name__]
+        return measurements.tables(
+            lineage, f"gradient-cosines-{name}", compute, **_gradient_inputs(lineage, name), code=code
+        )
 
     return GradientTables(**measurements.stacked(lineages, compared))
 
 
 # --- Routes ---
-
-
-def route_scores(lineage: Lineage, name: str) -> pd.DataFrame:
-    """Scores of all units on every domain's test prompts, answered by the checkpoint itself: as `routes.route_scores`.
-
-    Returns:
-        A row a domain, unit and half, with the column `domain`.
-    """
-    profile = lineage.profile
-
-    def compute() -> dict[str, pd.DataFrame]:
-        checkpoint = lineage.checkpoint(name)
-        model, tokenizer = checkpoint.model(), checkpoint.tokenizer()
-        frames = []
-        for domain in expert_names(lineage):
-            items = lineage.domains[domain].items("test")[: profile.route_prompts]
-            answers = rollouts.sample_rollouts(
-                model, tokenizer, profile, lineage.domains[domain], items, split="test", samples=1, seed=lineage.seed
-            )
-            scored = routes.route_scores(
-                model,
-                tokenizer.pad_token_id,
-                answers.prompts,
-                answers.responses,
-                batch_size=profile.evaluation_batch // 4,
-                attribution=True,
-            )
-            frames.append(scored.assign(domain=domain))
-        return {"routes": pd.concat(frames, ignore_index=True)}
-
-    return measurements.tables(
-        lineage,
-        f"routes-{name}",
-        compute,
-        checkpoints=[name],
-        settings={**profile.subset("prompt_template", "route_prompts", "evaluation_batch"), "seed": lineage.seed},
-        domains=expert_names(lineage),
-        code=[routes, rollouts],
-    )["routes"]
-
-
-def active_routes(lineage: Lineage, name: str, share: float = ROUTE_SHARE) -> dict[str, pd.Series[bool]]:
-    """Every domain's active route at a checkpoint, by contribution."""
-    scores = route_scores(lineage, name)
-    found = scores.groupby("domain", sort=False)
-    return {str(domain): routes.active(routes.mean_over_halves(part), share) for domain, part in found}
 
 
 def route_overlaps(lineages: Sequence[Lineage], checkpoints: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -153,7 +118,7 @@ def route_overlaps(lineages: Sequence[Lineage], checkpoints: Mapping[str, Sequen
     rows = []
     for at, names in checkpoints.items():
         for lineage, name in zip(lineages, names, strict=True):
-            for (score, kind, share), sets in _active_sets(route_scores(lineage, name)).items():
+            for (score, kind, share), sets in active_sets(lineage, name).items():
                 layers = next(iter(sets.values())).index.get_level_values("layer").to_numpy()
                 found = overlap.pairwise({d: s.to_numpy() for d, s in sets.items()}, layers)
                 rows.append(found.assign(seed=lineage.seed, at=at, score=score, kind=kind, share=share))
@@ -170,11 +135,10 @@ def route_stability(lineages: Sequence[Lineage], checkpoints: Mapping[str, Seque
     rows = []
     keys = ["at", "score", "kind", "share", "domain", "across", "seed", "jaccard"]
     for at, names in checkpoints.items():
-        whole: dict[int, dict[tuple[str, str, float], dict[str, pd.Series[bool]]]] = {}
+        whole: dict[int, Sets] = {}
         for lineage, name in zip(lineages, names, strict=True):
-            scores = route_scores(lineage, name)
-            whole[lineage.seed] = _active_sets(scores)
-            halves = [_active_sets(scores[scores["half"] == half]) for half in (0, 1)]
+            whole[lineage.seed] = active_sets(lineage, name)
+            halves = [active_sets(lineage, name, half) for half in ("0", "1")]
             for key, sets in halves[0].items():
                 for domain, one in sets.items():
                     value = overlap.jaccard(one.to_numpy(), halves[1][key][domain].to_numpy())
@@ -187,20 +151,6 @@ def route_stability(lineages: Sequence[Lineage], checkpoints: Mapping[str, Seque
                         value = overlap.jaccard(mask.to_numpy(), whole[other][key][domain].to_numpy())
                         rows.append((at, *key, domain, "seeds", f"{one_seed} {other}", value))
     return pd.DataFrame(rows, columns=keys)
-
-
-def _active_sets(scores: pd.DataFrame) -> dict[tuple[str, str, float], dict[str, pd.Series[bool]]]:
-    """Active sets of every domain by score, kind of unit and share."""
-    found: dict[tuple[str, str, float], dict[str, pd.Series[bool]]] = {}
-    for domain, part in scores.groupby("domain", sort=False):
-        mean = routes.mean_over_halves(part)
-        for score in routes.SCORES:
-            for share in SHARES:
-                route = routes.active(mean, share, score=score)
-                for kind in (routes.NEURON, routes.HEAD):
-                    of_kind = route[route.index.get_level_values("kind") == kind]
-                    found.setdefault((score, kind, share), {})[str(domain)] = of_kind
-    return found
 
 
 # --- Directions ---
@@ -234,9 +184,10 @@ def update_grams(lineage: Lineage, what: str, steps: Mapping[str, tuple[str, str
         make=make,
         checkpoints=[name for step in steps.values() for name in step],
         settings={"labels": list(steps)},
-        code=[directions, units, weights],
+        code=UPDATE_CODE,
     )
-    return UpdateGrams(*(Grams.load(artifact.path / name) for name in transforms))
+    path = artifact.whole()
+    return UpdateGrams(*(Grams.load(path / name) for name in transforms))
 
 
 def _moved(values: Tensor) -> Tensor:
@@ -265,20 +216,40 @@ def update_directions(lineages: Sequence[Lineage]) -> pd.DataFrame:
         the mean over random routes with as many units in every layer, `random_low` and `random_high`, their 95 % band;
         `agree`, `agree_on`, `agree_off`, the share of the coordinates where both move that agree in sign.
     """
-    rows = []
-    for lineage in lineages:
+    return measurements.stacked(lineages, _directions)["directions"]
+
+
+def module_directions(lineages: Sequence[Lineage]) -> pd.DataFrame:
+    """Cosine of the experts' updates in every matrix: as `directions.matrix_cosines`, with `seed`."""
+    return measurements.stacked(lineages, _directions)["modules"]
+
+
+def _directions(lineage: Lineage) -> dict[str, pd.DataFrame]:
+    def compute() -> measurements.Tables:
         in_base = active_routes(lineage, BASE)
         after = zip(lineage.profile.stages, lineage.sequence[1:], strict=False)
         known = {
             "experts": dict.fromkeys(expert_names(lineage), in_base),
             "stages": {stage: active_routes(lineage, name) for stage, name in after},
         }
+        rows = []
         for of, found in (("experts", expert_updates(lineage)), ("stages", stage_updates(lineage))):
             for a, b in combinations(found.values.labels, 2):
                 active = known[of][a]
                 row = _on_and_off(found, a, b, routes.shared(active[a], active[b]))
-                rows.append({"seed": lineage.seed, "of": of, "a": a, "b": b, **row})
-    return pd.DataFrame(rows)
+                rows.append({"of": of, "a": a, "b": b, **row})
+        modules = directions.matrix_cosines(expert_updates(lineage).values)
+        return {"directions": pd.DataFrame(rows), "modules": modules}
+
+    return measurements.tables(
+        lineage,
+        "update-directions",
+        compute,
+        checkpoints=[*lineage.sequence, *expert_names(lineage)],
+        settings={**lineage.profile.subset(*route_sets.SETTINGS), "seed": lineage.seed},
+        domains=expert_names(lineage),
+        code=[*UPDATE_CODE, *route_sets.CODE, route_sets, __name__],
+    )
 
 
 def _on_and_off(found: UpdateGrams, a: str, b: str, route: pd.Series[bool]) -> dict[str, float]:
@@ -302,15 +273,6 @@ def _on_and_off(found: UpdateGrams, a: str, b: str, route: pd.Series[bool]) -> d
 def pick(matrix: Array, at: tuple[int, int]) -> float:
     """An entry as a plain number."""
     return float(matrix[at])
-
-
-def module_directions(lineages: Sequence[Lineage]) -> pd.DataFrame:
-    """Cosine of the experts' updates in every matrix: as `directions.matrix_cosines`, with `seed`."""
-
-    def compared(lineage: Lineage) -> dict[str, pd.DataFrame]:
-        return {"modules": directions.matrix_cosines(expert_updates(lineage).values)}
-
-    return measurements.stacked(lineages, compared)["modules"]
 
 
 # --- What figures show ---

@@ -23,10 +23,10 @@ from crossdomain import (
     damage,
     measurements,
     objectives,
-    pathways,
     policy_scores,
     refresh,
     refresh_variants,
+    route_sets,
     second_order,
     spectrum,
 )
@@ -46,7 +46,7 @@ FEWER = 4  # collateral of domains with several right answers is on a fourth of 
 DESCENT, GRPO, ANYWHERE = "gradient descent", "GRPO", "random, as long as GRPO's"
 
 CODE = [
-    *(*second_order.CODE, second_order, concentration, pathways, bounds, refresh, refresh_variants, collateral),
+    *(*second_order.CODE, second_order, concentration, route_sets, bounds, refresh, refresh_variants, collateral),
     *(policy_scores, __name__),
 ]
 SETTINGS = (*second_order.SETTINGS, "descent_steps", "refresh_snapshot_every", "curve_prompts", "samples")

@@ -13,10 +13,10 @@ from crossdomain import (
     curvature,
     generation,
     measurements,
-    pathways,
     policy_scores,
     rollback,
     rollback_sets,
+    route_sets,
     second_order,
 )
 from crossdomain.damage import moved
@@ -32,7 +32,7 @@ from crossdomain.staging import expert_names
 LEARNED, HURT = "before the later stages", "after them"
 
 CODE = (
-    *(*second_order.CODE, second_order, curvature, concentration, pathways),
+    *(*second_order.CODE, second_order, curvature, concentration, route_sets),
     *(generation, policy_scores, rollback, rollback_sets),
 )
 SETTINGS = (
