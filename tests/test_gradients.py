@@ -71,6 +71,25 @@ def test_the_gradient_is_that_of_trls_loss(base: Checkpoint, smoke: Profile, sam
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5 * scale)
 
 
+def test_prompts_without_an_advantage_change_nothing_but_the_number_of_tokens(
+    base: Checkpoint, sampled: Rollouts
+) -> None:
+    model = base.model(attn_implementation="eager")
+    params = objectives.parameters(model)
+    rewards = torch.tensor([0.0, 1.0, 1.0, 0.0]).repeat(len(sampled.prompts), 1)
+    rewards[2:] = 1
+    differing = Rollouts("CW", "train", sampled.prompts, sampled.responses, rewards)
+    alone, whole = objectives.grpo(model, differing.part(0, 2)), objectives.grpo(model, differing)
+    assert alone.rows == whole.rows == 8
+    tokens = [sum(map(len, part.responses)) for part in (differing.part(0, 2), differing)]
+    expected = curvature.gradient(alone, params) * tokens[0] / tokens[1]
+    torch.testing.assert_close(
+        curvature.gradient(whole, params), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
+    )
+    silent = Rollouts("CW", "train", sampled.prompts, sampled.responses, torch.ones_like(rewards))
+    assert not curvature.gradient(objectives.grpo(model, silent), params).any()
+
+
 def test_one_response_a_prompt_is_no_group(base: Checkpoint, sampled: Rollouts) -> None:
     alone = Rollouts("CW", "train", sampled.prompts, sampled.responses[::4], sampled.rewards[:, :1])
     with pytest.raises(ValueError, match="at least 2 rollouts"):

@@ -29,7 +29,8 @@ def maker(made: list[str], weights: str = "weights") -> Callable[[Path, Path], N
         (output / "model.safetensors").write_text(weights)
         (output / "snapshots" / "00002.safetensors").write_text(weights[:2])
         (output / "parts").mkdir()
-        (output / "parts" / "grams.safetensors").write_text("measured")
+        (output / "parts" / "grams.safetensors").write_text("large")
+        (output / "parts" / "scores.safetensors").write_text("measured")
         (output / "training.csv").write_text("step,reward\n1,0.5\n")
 
     return make
@@ -50,8 +51,8 @@ def test_an_unpacked_artifact_has_all_but_its_weights_and_is_not_made_again(pack
     found = store.get("stage", INPUTS, maker(made))
     assert made == []
     assert (found.path / "training.csv").read_text() == "step,reward\n1,0.5\n"
-    assert [path.name for path in found.path.rglob("*.safetensors")] == ["grams.safetensors"]
-    assert sorted(found.left_out) == ["model.safetensors", "snapshots/00002.safetensors"]
+    assert [path.name for path in found.path.rglob("*.safetensors")] == ["scores.safetensors"]
+    assert sorted(found.left_out) == ["model.safetensors", "parts/grams.safetensors", "snapshots/00002.safetensors"]
     assert found.described["model.safetensors"]["bytes"] == len("weights")
 
 
@@ -61,6 +62,7 @@ def test_weights_are_made_again_once_where_they_are_needed(packed: Path, tmp_pat
     found = store.get("stage", INPUTS, maker(made))
     assert (found.whole() / "model.safetensors").read_text() == "weights"
     assert (found.whole() / "snapshots" / "00002.safetensors").read_text() == "we"
+    assert (found.whole() / "parts" / "grams.safetensors").read_text() == "large"
     again = store.get("stage", INPUTS, maker(made))
     again.whole()
     assert made == ["weights"]
@@ -77,6 +79,18 @@ def test_weights_that_come_out_otherwise_are_refused(packed: Path, tmp_path: Pat
     assert not (found.path / "model.safetensors").exists()
     with pytest.raises(StoreError, match=r"were left out when it was packed"):
         next(iter(store.artifacts())).whole()
+
+
+@pytest.mark.parametrize("other", [True, False])
+def test_another_processor_is_named_before_anything_is_made_again(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, other: bool
+) -> None:
+    store = Store(tmp_path / "second")
+    unpack(packed, store)
+    if other:
+        monkeypatch.setattr("crossdomain.provenance.hardware", lambda: {"processor": "another one"})
+    store.get("stage", INPUTS, maker([])).whole()
+    assert ("this is another one" in caplog.text) == other
 
 
 def test_the_same_artifacts_give_the_same_bytes_packed_once_or_twice(packed: Path, tmp_path: Path) -> None:
@@ -150,6 +164,8 @@ def test_the_commands_pack_what_a_run_uses() -> None:
     store.remove(used.path)
     assert invoke("unpack", str(file)) == (0, "1 artifacts added, 0 were there\n")
     manifest = json.loads((used.path / "manifest.json").read_text())
-    assert sorted(manifest["left_out"]) == ["model.safetensors", "snapshots/00002.safetensors"]
+    assert sorted(manifest["left_out"]) == sorted(
+        ["model.safetensors", "parts/grams.safetensors", "snapshots/00002.safetensors"]
+    )
     status, said = invoke("pack", str(file), "--profile", "smoke", "--seeds", "7")
     assert status == 2 and said.startswith("error: nothing to pack")

@@ -16,6 +16,7 @@ from crossdomain.backends.base import Engine
 from crossdomain.domains import Domain, Item
 from crossdomain.models import stop_token_ids
 from crossdomain.profiles import Profile
+from crossdomain.shared_prompts import read_prompts
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ def generate_ids(
         for start in range(0, len(prompts), size):
             chunk = [prompt for prompt in prompts[start : start + size] for _ in range(samples)]
             inputs = tokenizer(chunk, return_tensors="pt", padding=True).to(model.device)
+            if samples > 1:
+                inputs["past_key_values"] = read_prompts(model, inputs["input_ids"], inputs["attention_mask"])
             output: Any = model.generate(**inputs, generation_config=config)  # type: ignore[operator]
             rows += [_ended(row, ends) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
     return rows
@@ -165,11 +168,13 @@ def _probabilities(
     pad = int(tokenizer.pad_token_id)
     ids = torch.tensor([s + [pad] * (width - len(s)) for s in sequences], device=model.device)  # (batch, position)
     mask = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s in sequences], device=model.device)
-    logp = F.log_softmax(model(input_ids=ids, attention_mask=mask).logits.float(), dim=-1)  # (batch, position, vocab)
-    following = logp[:, :-1].gather(2, ids[:, 1:, None]).squeeze(2)  # log-probability of the token at position + 1
-    position = torch.arange(1, width, device=model.device)
+    start = min(map(len, prompts)) - 1  # the first position whose next token is of a target
+    logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=width - start).logits
+    logp = F.log_softmax(logits.float(), dim=-1)  # (batch, position from start on, vocab)
+    following = logp[:, :-1].gather(2, ids[:, start + 1 :, None]).squeeze(2)  # log-probability of the token after each
+    position = torch.arange(start + 1, width, device=model.device)
     first = torch.tensor([len(prompt) for prompt in prompts], device=model.device)[:, None]
     length = torch.tensor([len(s) for s in sequences], device=model.device)
     answer = following.masked_fill((position < first) | (position >= length[:, None]), 0).sum(1)
-    ending = logp[torch.arange(len(sequences), device=model.device), length - 1][:, stop].logsumexp(1)
+    ending = logp[torch.arange(len(sequences), device=model.device), length - 1 - start][:, stop].logsumexp(1)
     return (answer + ending).exp()

@@ -24,7 +24,18 @@ import pandas as pd
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from crossdomain import backends, generation, grpo, launch, models, paths, pretraining, provenance, training
+from crossdomain import (
+    backends,
+    generation,
+    grpo,
+    launch,
+    models,
+    paths,
+    pretraining,
+    provenance,
+    shared_prompts,
+    training,
+)
 from crossdomain.domains import Domain
 from crossdomain.domains.hub import HubDomain
 from crossdomain.profiles import Profile
@@ -295,7 +306,7 @@ def domain_inputs(domain: Domain) -> dict[str, Any]:
 
 def training_environment(profile: Profile, *modules: ModuleType) -> dict[str, Any]:
     """What, beside its settings and data, determines what a stage of RL makes: rollouts, processes, code, versions."""
-    trainer = [grpo] if profile.skip_silent_groups else []
+    trainer = [grpo, shared_prompts] if profile.skip_silent_groups else []
     return {
         **backends.inputs(profile, profile.rollouts),
         **launch.inputs(profile),

@@ -207,7 +207,8 @@ def grpo(model: PreTrainedModel, rollouts: Rollouts, *, batch_size: int = 256) -
 
     A_i is the reward minus the mean over the prompt's rollouts, over their standard deviation (`scale_rewards="group"`);
     the sum over all tokens is divided by their number (`loss_type="dapo"`). The ratios are 1 and are not clipped: only the
-    gradient means anything [Shao et al. 2024, arXiv 2402.03300].
+    gradient means anything [Shao et al. 2024, arXiv 2402.03300]. Prompts whose rollouts have equal rewards add nothing to
+    it and are left out, but for their tokens.
 
     Args:
         model: the policy that sampled the rollouts, with eager attention.
@@ -220,17 +221,20 @@ def grpo(model: PreTrainedModel, rollouts: Rollouts, *, batch_size: int = 256) -
     samples = rollouts.rewards.shape[1]
     if samples < 2:
         raise ValueError(f"{rollouts.data}: a group needs at least 2 rollouts a prompt; sample more")
-    rewards = rollouts.rewards
+    tokens = sum(map(len, rollouts.responses))
+    differ = (rollouts.rewards != rollouts.rewards[:, :1]).any(1).nonzero().flatten().tolist()
+    kept = rollouts.of(differ or [0])
+    rewards = kept.rewards
     scale = rewards.std(1, keepdim=True) + ADVANTAGE_EPSILON
     advantage = ((rewards - rewards.mean(1, keepdim=True)) / scale).flatten().to(model.device, model.dtype)
-    per_token = advantage * (len(advantage) / sum(map(len, rollouts.responses)))
+    per_token = advantage * (len(advantage) / tokens)
 
     def losses(logits: Tensor, batch: Microbatch) -> Tensor:
         logp = _of_targets(logits.log_softmax(-1), batch)
         ratio = (logp - logp.detach()).exp().masked_fill(~batch["mask"], 0)
         return -batch["advantage"] * ratio.sum(1)
 
-    batches = _rollout_batches(model, rollouts, batch_size, advantage=per_token)
+    batches = _rollout_batches(model, kept, batch_size, advantage=per_token)
     return Objective("GRPO loss", rollouts.data, batches, _logits(model), losses, samples, batch_size)
 
 

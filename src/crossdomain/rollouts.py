@@ -38,10 +38,16 @@ class Rollouts:
     rewards: Tensor
 
     def part(self, start: int, stop: int) -> Rollouts:
-        """The rollouts of some of the prompts, numbered from 0."""
+        """The rollouts of some consecutive prompts, numbered from 0."""
+        return self.of(range(start, stop))
+
+    def of(self, prompts: Sequence[int]) -> Rollouts:
+        """The rollouts of the prompts at these indices."""
         samples = self.rewards.shape[1]
-        responses = self.responses[start * samples : stop * samples]
-        return replace(self, prompts=self.prompts[start:stop], responses=responses, rewards=self.rewards[start:stop])
+        responses = [self.responses[i * samples + j] for i in prompts for j in range(samples)]
+        return replace(
+            self, prompts=[self.prompts[i] for i in prompts], responses=responses, rewards=self.rewards[list(prompts)]
+        )
 
     @property
     def data(self) -> str:

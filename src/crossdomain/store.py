@@ -179,6 +179,9 @@ class Store:
         manifest = json.loads((path / MANIFEST).read_text())
         if LEFT_OUT not in manifest:  # another process was faster
             return
+        there, here = (hardware["processor"] for hardware in (manifest["hardware"], provenance.hardware()))
+        if there != here:
+            logger.warning("%s was made on %s, this is %s: it may come out otherwise", key, there, here)
         partial, output, work = self._workplace(key)
         make(output, work)
         made, expected = _described(output), manifest.pop(LEFT_OUT)
