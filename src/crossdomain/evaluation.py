@@ -20,7 +20,7 @@ from crossdomain import backends, generation, provenance, stats
 from crossdomain.backends import Engine
 from crossdomain.domains import Domain
 from crossdomain.lineage import Lineage, domain_inputs
-from crossdomain.models import arithmetic, sampling_dtype, stop_token_ids
+from crossdomain.models import arithmetic, sampling_attention, sampling_dtype, stop_token_ids
 from crossdomain.profiles import Profile
 from crossdomain.training import quiet
 
@@ -160,8 +160,8 @@ def _evaluated(lineage: Lineage, name: str, protocol: Protocol) -> pd.DataFrame:
         parts = [(domain, split) for domain, splits in protocol.splits.items() for split in splits]
 
         def sampler() -> PreTrainedModel:
-            dtype = sampling_dtype(profile.precision)
-            return exact if dtype == exact.dtype else checkpoint.model(dtype=dtype)
+            dtype, attention = sampling_dtype(profile.precision), sampling_attention(profile.precision)
+            return exact if dtype == exact.dtype else checkpoint.model(dtype=dtype, **attention)
 
         def directory() -> Path:
             if checkpoint.weights is None:

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from crossdomain import generation, rollouts
 from crossdomain.evaluation import SAMPLING_SEED
 from crossdomain.lineage import Lineage
-from crossdomain.models import arithmetic, sampling_dtype, stop_token_ids
+from crossdomain.models import arithmetic, sampling_attention, sampling_dtype, stop_token_ids
 from crossdomain.objectives import Parameters
 
 
@@ -25,8 +25,9 @@ class PolicyScores:
         self.lineage = lineage
         checkpoint = lineage.checkpoint(name)
         self._tokenizer, self._exact = checkpoint.tokenizer(), checkpoint.model()
-        dtype = sampling_dtype(lineage.profile.precision)
-        self._sampling = self._exact if dtype == torch.float32 else checkpoint.model(dtype=dtype)
+        precision = lineage.profile.precision
+        dtype, attention = sampling_dtype(precision), sampling_attention(precision)
+        self._sampling = self._exact if dtype == torch.float32 else checkpoint.model(dtype=dtype, **attention)
 
     def expected(self, params: Parameters, domain: str) -> Tensor:
         """Expected reward at temperature 1 of each prompt, in points, float64; shape (prompts,).

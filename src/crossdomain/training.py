@@ -35,7 +35,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from crossdomain.backends import trl_rollouts
 from crossdomain.domains import Domain
 from crossdomain.grpo import FrugalGRPOTrainer
-from crossdomain.models import load_model, load_tokenizer, stop_token_ids
+from crossdomain.models import load_model, load_tokenizer, sampling_attention, stop_token_ids
 from crossdomain.profiles import Profile
 from crossdomain.progress import Progress, ProgressCallback
 from crossdomain.resume import SealCallback, last_sealed
@@ -94,7 +94,8 @@ def train_stage(
     """
     quiet()
     tokenizer = load_tokenizer(parent)
-    model = load_model(parent, weights, dtype=getattr(torch, profile.weights)).train()
+    dtype, attention = getattr(torch, profile.weights), sampling_attention(profile.precision)
+    model = load_model(parent, weights, dtype=dtype, **attention).train()
     stop = stop_token_ids(tokenizer, domain.stop)
     model.generation_config.eos_token_id = stop  # TRL ends completions, and masks what follows, at any of them
     data = prompt_order(profile, domain, steps, seed) if prompts is None else prompts
