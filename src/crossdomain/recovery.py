@@ -160,12 +160,16 @@ def _descents(
 
 
 def _losses(at: Point, path: Path, train: Objective, test: Objective) -> pd.DataFrame:
-    points = [damage.moved(at.params, e) for e in path.displacements]
+    found = []
+    for e in path.displacements:  # one at a time: each point takes the memory of a model
+        params = damage.moved(at.params, e)
+        found.append((train.value(params).value, test.value(params).value))
+    on_train, on_test = zip(*found, strict=True)
     return pd.DataFrame(
         {
-            "step": range(len(points)),
-            "train_loss": [train.value(params).value for params in points],
-            "test_loss": [test.value(params).value for params in points],
+            "step": range(len(found)),
+            "train_loss": on_train,
+            "test_loss": on_test,
             "undamaged": test.value(at.params).value,
             "distance": path.displacements.norm(dim=1),
             "moved": (path.displacements - path.displacements[0]).norm(dim=1),
