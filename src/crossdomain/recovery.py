@@ -8,6 +8,7 @@ prompts. Gradient descent is on the loss that the theory is about; the GRPO refr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,7 @@ def refreshes(lineage: Lineage) -> dict[str, pd.DataFrame]:
             scores.append(_scores(lineage, at, path, scorer).assign(**label))
             if own and label["multiple"] == MATCHED:
                 ends[DESCENT] = path.displacements[-1] - delta
+            del path  # twice the vectors of a model a step, before the next ones are made
         ends[GRPO] = update(lineage, case.after, made[0].name)
         ends[ANYWHERE] = second_order.like(at.space, ends[GRPO], _random, lineage.seed)
         return {
@@ -150,8 +152,11 @@ def _descents(
         label = {"on": case.domain, "multiple": multiple, "alpha": multiple / top}
         path = refresh.descent(train, at.params, delta, multiple / top, lineage.profile.descent_steps)
         if multiple == MATCHED:
-            lengths = path.displacements.diff(dim=0).norm(dim=1).tolist()
+            e = path.displacements
+            lengths = [float((later - earlier).norm()) for earlier, later in pairwise(e)]
+            del e
         yield label, path
+        del path
     for other in expert_names(lineage):
         if other != case.domain and lineage.domains[other].answer(lineage.domains[other].items("train")[0]) is not None:
             loss = loss_of(lineage, case.before, at, other, "train")

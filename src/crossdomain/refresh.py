@@ -75,12 +75,13 @@ def _walk(
 ) -> Path:
     if steps < 1:
         raise ValueError(f"steps = {steps}: expected at least 1")
-    points, gradients = [delta], []
-    for t in range(steps + 1):
-        gradients.append(gradient(objective, moved(origin, points[-1])))
+    path = Path(*(delta.new_empty(steps + 1, len(delta)) for _ in Path._fields))
+    path.displacements[0] = delta
+    for t, (e, g) in enumerate(zip(*path, strict=True)):
+        g[:] = gradient(objective, moved(origin, e))
         if t < steps:
-            points.append(points[-1] - step(t, gradients[-1]) * gradients[-1])
-    return Path(torch.stack(points), torch.stack(gradients))
+            torch.sub(e, g, alpha=step(t, g), out=path.displacements[t + 1])
+    return path
 
 
 @dataclass(frozen=True)
