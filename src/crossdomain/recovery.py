@@ -152,9 +152,7 @@ def _descents(
         label = {"on": case.domain, "multiple": multiple, "alpha": multiple / top}
         path = refresh.descent(train, at.params, delta, multiple / top, lineage.profile.descent_steps)
         if multiple == MATCHED:
-            e = path.displacements
-            lengths = [float((later - earlier).norm()) for earlier, later in pairwise(e)]
-            del e
+            lengths = [float((later - earlier).norm()) for earlier, later in pairwise(path.displacements)]
         yield label, path
         del path
     for other in expert_names(lineage):

@@ -6,8 +6,6 @@ what is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pandas as pd
 
 from crossdomain import measurements, overlap, rollouts, routes
@@ -99,21 +97,16 @@ def _memberships(scores: pd.DataFrame) -> pd.DataFrame:
     parts = {WHOLE: routes.mean_over_halves(scores)}
     parts |= {str(half): rows for half, rows in scores.groupby("half")}
     columns = {
-        f"{score} {part}": _least_percent(routes.active(rows, share, score=score) for share in reversed(SHARES))
-        for part, rows in parts.items()
-        for score in routes.SCORES
+        f"{score} {part}": _least_percent(rows, score) for part, rows in parts.items() for score in routes.SCORES
     }
     return pd.DataFrame(columns).reset_index()
 
 
-def _least_percent(nested: Iterable[pd.Series[bool]]) -> pd.Series[int]:
-    """The least of `SHARES`, in percent, at which a unit is active; its sets come from the largest share on."""
-    found: pd.Series[int] | None = None
-    for active, share in zip(nested, reversed(SHARES), strict=True):
-        found = pd.Series(100, index=active.index) if found is None else found
-        found[active] = _percent(share)
-    assert found is not None
-    return found
+def _least_percent(scores: pd.DataFrame, score: str) -> pd.Series[int]:
+    """The least of `SHARES`, in percent, at which each unit is active; 100 where it is at none."""
+    sets = {_percent(share): routes.active(scores, share, score=score) for share in SHARES}
+    least: pd.Series[int] = pd.DataFrame({p: found.map({True: p, False: 100}) for p, found in sets.items()}).min(axis=1)
+    return least
 
 
 def _within(least: pd.Series[int], share: float) -> pd.Series[bool]:
