@@ -6,7 +6,7 @@ L_A + L_B. Points are displacements e from given parameters θ, vectors of shape
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -65,42 +65,57 @@ def deviations(A: Objective, B: Objective, params: Parameters, alphas: Sequence[
     g_A, g_B = gradient(A, params), gradient(B, params)
     H_A, H_B = (HessianOperator(partial(hvp, loss, params), params) for loss in (A, B))
     unit = bounds.alternating_refresh(1.0, 1.0, g_A.numpy(), g_B.numpy(), H_A, H_B)
-    first, A_term, B_term, mean_term = (
-        torch.from_numpy(term).to(g_A) for term in (unit.first_order, unit.A_first, unit.B_first, unit.averaged)
-    )
-    # What a deviation is called, where the steps end, and what is added to the joint step.
-    kinds: list[tuple[str, str, Tensor | None]] = [(order, order, None) for order in (*ORDERS, A_ALONE, B_ALONE)]
-    kinds += [(A_FIRST, A_FIRST, A_term), (B_FIRST, B_FIRST, B_term), (AVERAGED, AVERAGED, mean_term)]
-    kinds += [(A_WRONG, A_FIRST, B_term), (B_WRONG, B_FIRST, A_term)]
-    turns = {A_FIRST: (g_A, B), B_FIRST: (g_B, A), A_ALONE: (g_A, A), B_ALONE: (g_B, B)}
+    # What a deviation is called, where the steps end, and whose correction is added to the joint step.
+    kinds: list[tuple[str, str, str | None]] = [(order, order, None) for order in (*ORDERS, A_ALONE, B_ALONE)]
+    kinds += [(order, order, order) for order in ORDERS]
+    kinds += [(A_WRONG, A_FIRST, B_FIRST), (B_WRONG, B_FIRST, A_FIRST)]
     losses, rows = {LOSS_A: A, LOSS_B: B}, []
+
+    # Both are made anew where they are needed: kept for all orders, they are a dozen vectors of the model's size.
+    def expected(alpha: float, correction: str | None) -> Tensor:
+        joint = alpha * torch.from_numpy(unit.first_order)
+        if correction is None:
+            return joint
+        term = {A_FIRST: unit.A_first, B_FIRST: unit.B_first}.get(correction)
+        return joint + alpha**2 * torch.from_numpy(unit.averaged if term is None else term)
+
+    def ends(alpha: float) -> Iterator[tuple[str, Tensor]]:
+        first = steps([B], params, -alpha * g_A, alpha)
+        yield A_FIRST, first
+        second = steps([A], params, -alpha * g_B, alpha)
+        yield B_FIRST, second
+        yield AVERAGED, (first + second) / 2
+        del first, second
+        yield A_ALONE, steps([A], params, -alpha * g_A, alpha)
+        yield B_ALONE, steps([B], params, -alpha * g_B, alpha)
 
     def values(e: Tensor) -> dict[str, float]:
         return {loss: objective.value(moved(params, e)).value for loss, objective in losses.items()}
 
     start = values(torch.zeros_like(g_A))
     for alpha in alphas:
-        ends = {order: steps([then], params, -alpha * g, alpha) for order, (g, then) in turns.items()}
-        ends[AVERAGED] = (ends[A_FIRST] + ends[B_FIRST]) / 2
-        joint = alpha * first
-        at_joint, reached = values(joint), {order: values(end) for order, end in ends.items()}
-        changes = {PARAMETERS: float(joint.norm()), **{loss: at_joint[loss] - start[loss] for loss in losses}}
-        for order, end, term in kinds:
-            predicted = joint if term is None else joint + alpha**2 * term
-            expected = at_joint if term is None else values(predicted)
-            errors = {PARAMETERS: float((ends[end] - predicted).norm())}
-            errors |= {loss: abs(reached[end][loss] - expected[loss]) for loss in losses}
-            rows += [
-                {
-                    "alpha": alpha,
-                    "order": order,
-                    "corrected": term is not None,
-                    "quantity": quantity,
-                    "error": error,
-                    "relative": error / abs(changes[quantity]) if changes[quantity] else np.nan,
-                }
-                for quantity, error in errors.items()
-            ]
+        at = {correction: values(expected(alpha, correction)) for correction in (None, *ORDERS)}
+        length = float(expected(alpha, None).norm())
+        changes = {PARAMETERS: length, **{loss: at[None][loss] - start[loss] for loss in losses}}
+        errors = {}
+        for order, end in ends(alpha):
+            reached = values(end)
+            for kind in (kind for kind in kinds if kind[1] == order):
+                correction = kind[2]
+                apart = {loss: abs(reached[loss] - at[correction][loss]) for loss in losses}
+                errors[kind] = {PARAMETERS: float((end - expected(alpha, correction)).norm()), **apart}
+        rows += [
+            {
+                "alpha": alpha,
+                "order": kind[0],
+                "corrected": kind[2] is not None,
+                "quantity": quantity,
+                "error": error,
+                "relative": error / abs(changes[quantity]) if changes[quantity] else np.nan,
+            }
+            for kind in kinds
+            for quantity, error in errors[kind].items()
+        ]
     return pd.DataFrame(rows)
 
 
