@@ -87,6 +87,15 @@ def test_noise_alone_is_rarely_called_a_conflict() -> None:
     assert np.mean(np.array(found) < 0.025) <= 0.15  # two extremes at 2.5 % each; 0.15 is 3.5 sd above 0.05
 
 
+def test_a_domain_without_a_gradient_has_no_cosines_and_no_extremes() -> None:
+    found = grams_of({"a": noisy(np.ones(110), 1, 4, 1), "none": np.zeros((4, 110)), "b": noisy(np.ones(110), 1, 4, 2)})
+    cosines = conflict.domain_cosines(found).set_index(["a", "b"])["cosine"]
+    assert cosines.notna().to_dict() == {("a", "none"): False, ("a", "b"): True, ("none", "b"): False}
+    assert conflict.extremes(found)[["a", "b"]].to_numpy().tolist() == [["a", "b"]] * 2
+    alone = conflict.extremes(grams_of({"a": np.ones((4, 110)), "none": np.zeros((4, 110))}))
+    assert alone.empty and "p" in alone
+
+
 @given(st.integers(1, 4), st.integers(0, 1000))
 def test_cosines_do_not_depend_on_the_scale_of_a_gradient(half: int, seed: int) -> None:
     a, b = (noisy(np.ones(100), 1, 2 * half, seed + i) for i in range(2))

@@ -10,7 +10,7 @@ from crossdomain.words import pathways as routes_say
 from crossdomain.words import second_order as damage_say
 from crossdomain.words import sparsity as edits_say
 
-TITLES = {"math": "Math", "qa": "QA"}
+TITLES = {"math": "Math", "qa": "QA", "cw": "CW"}
 
 
 def test_numbers_have_a_real_minus_and_their_interval() -> None:
@@ -85,6 +85,15 @@ def test_module_extremes_are_counted_against_noise_and_power() -> None:
     assert "1 of 1 go beyond noise" in routes_say.gradients(COSINES, extremes(0.001), TITLES)
     text = routes_say.gradients(COSINES, extremes(0.2, patterns=6), TITLES)
     assert "0 of 1 go beyond noise" in text and "this run cannot tell" in text and "noise is too large" in text
+
+
+def test_a_domain_without_a_gradient_is_named_and_left_out() -> None:
+    silent = COSINES.assign(b="cw", cosine=np.nan, split_half_b=np.nan)
+    text = routes_say.gradients(pd.concat([COSINES, silent]), extremes(0.001), TITLES)
+    assert "1 of 2 pairs and seeds have **no cosine**" in text and f"gradient of {TITLES['cw']} is zero" in text
+    assert f"{TITLES['math']} – {TITLES['cw']}" not in text and "nan" not in text
+    nothing = routes_say.gradients(silent, extremes(0.001).head(0), TITLES)
+    assert "1 of 1 pairs and seeds" in nothing and "nan" not in nothing
 
 
 def correlations(best: tuple[float, float, float]) -> pd.DataFrame:

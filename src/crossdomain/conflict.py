@@ -33,7 +33,7 @@ def domain_cosines(found: Grams) -> pd.DataFrame:
         A row a pair: `a`, `b`, `cosine` of the mean gradients; `split_half_a`, `split_half_b`, the cosine of the mean of a
         domain's even parts with that of its odd parts; `corrected`, the cosine with noise taken out, ⟨ḡ_a, ḡ_b⟩ over the
         root of the unbiased ‖E g_a‖² ‖E g_b‖² (from products of different parts); NaN where noise leaves one of these no
-        larger than zero.
+        larger than zero. Cosines with a gradient that is zero are NaN.
     """
     gram, parts = found.total(matrices=True), _parts(found)
     mean = _of_means(gram, parts)
@@ -79,11 +79,13 @@ def extremes(found: Grams, seed: int = 0) -> pd.DataFrame:
 
     Returns:
         A row a pair and extreme: `a`, `b`, `extreme` (conflict or synergy), `name` of the matrix, `cosine`, `noise` (the
-        median extreme under the null), `p` (one-sided) and `patterns`, the number of sign patterns.
+        median extreme under the null), `p` (one-sided) and `patterns`, the number of sign patterns. Domains without a
+        gradient, as where all rewards of a group are equal in every group, have no rows.
     """
     parts, matrices = _parts(found), _matrices(found)
+    moving = [domain for domain, own in parts.items() if found.tensors[matrices][:, own][:, :, own].any()]
     rows = []
-    for a, b in combinations(parts, 2):
+    for a, b in combinations(moving, 2):
         between = found.tensors[matrices][:, parts[a]][:, :, parts[b]].mean(1)  # (matrices, parts of b): ⟨ḡ_a, g_b,l⟩
         own_a = found.tensors[matrices][:, parts[a]][:, :, parts[a]].mean((1, 2))
         own_b = found.tensors[matrices][:, parts[b]][:, :, parts[b]]
@@ -106,7 +108,7 @@ def extremes(found: Grams, seed: int = 0) -> pd.DataFrame:
                     "patterns": len(signs),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["a", "b", "extreme", "name", "cosine", "noise", "p", "patterns"])
 
 
 def _cosine(between: Array, own_a: Array, own_b: Array, signs: Array) -> Array:

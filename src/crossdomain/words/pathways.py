@@ -22,7 +22,7 @@ def gradients(pairs: pd.DataFrame, extremes: pd.DataFrame, titles: dict[str, str
         "modules conflict and agree and nearly cancel (reported in secondary sources). **We measured**:",
         "",
     ]
-    for (a, b), rows in _pairs(pairs):
+    for (a, b), rows in _pairs(pairs.dropna(subset="cosine")):
         first, second = rows["split_half_a"].mean(), rows["split_half_b"].mean()
         known = rows["corrected"].dropna()
         corrected = plain(known.mean()) if len(known) else "unknown, noise is too large"
@@ -31,10 +31,29 @@ def gradients(pairs: pd.DataFrame, extremes: pd.DataFrame, titles: dict[str, str
             f"{corrected}; each "
             f"with itself {plain(first)} and {plain(second)}."
         )
+    unknown = pairs["cosine"].isna()
+    if unknown.any():
+        lines.append(
+            f"* {int(unknown.sum())} of {len(pairs)} pairs and seeds have **no cosine** and are left out below: the "
+            f"gradient of {', '.join(titles[domain] for domain in _without_gradient(pairs))} is zero, since the rewards "
+            f"of each of its groups were all equal."
+        )
+    if unknown.all():
+        return "\n".join(lines)
     largest = plain(pairs["cosine"].abs().max())
     return "\n".join(
         [*lines, "", f"The largest absolute cosine of any pair and seed is {largest}. {_extremes(extremes)}"]
     )
+
+
+def _without_gradient(pairs: pd.DataFrame) -> list[str]:
+    """Domains whose gradient is zero in some seed: no cosine of theirs is known there, with themselves neither."""
+    found = pd.concat(
+        [pairs[["seed", side, "cosine", f"split_half_{side}"]].set_axis(["seed", "domain", "cosine", "own"], axis=1)
+         for side in "ab"]
+    )  # fmt: skip
+    unknown = (found["cosine"].isna() & found["own"].isna()).groupby([found["domain"], found["seed"]], sort=False).all()
+    return list(dict.fromkeys(domain for domain, _ in unknown[unknown].index))
 
 
 def _pairs(table: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
@@ -189,12 +208,12 @@ def verdicts(
     own = stability[(stability["at"] == last["at"].iloc[0]) & (stability["across"] == "prompt halves")]
     experts = directions[directions["of"] == "experts"]
     below, above = _outside(experts)
-    tests = int(extremes.groupby("seed").size().max())
+    tests = int(extremes.groupby("seed").size().max()) if len(extremes) else 1
     found = by_predictor(correlations)
     best = max(found, key=lambda name: found[name].value, default="")
     return {
         "gradient_cosine": by_seed(pairs.assign(size=pairs["cosine"].abs()), "size"),
-        "gradient_ceiling": float(pairs[["split_half_a", "split_half_b"]].to_numpy().mean()),
+        "gradient_ceiling": float(pd.concat([pairs["split_half_a"], pairs["split_half_b"]]).mean()),
         "modules_beyond_noise": int((extremes["p"] < LEVEL / tests).sum()),
         "modules_tested": len(extremes),
         "route_jaccard": by_seed(last, "jaccard"),
