@@ -20,4 +20,6 @@ class Float64(TorchFunctionMode):
         def wide(value: Any) -> Any:
             return torch.float64 if value is torch.float32 else value
 
+        if func is torch.Tensor.float:
+            func = torch.Tensor.double
         return func(*map(wide, args), **{key: wide(value) for key, value in (kwargs or {}).items()})
