@@ -69,6 +69,13 @@ def test_the_top_eigenvalue_is_the_most_positive_one() -> None:
     np.testing.assert_allclose(collateral.top_eigenvalue(objective, params), torch.linalg.eigvalsh(H)[-1], rtol=1e-6)
 
 
+def test_a_large_model_gets_the_same_eigenvalue_from_fewer_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, params, _, H = loss(4, 0.0)
+    monkeypatch.setattr(collateral, "LANCZOS_ELEMENTS", 1)
+    expected = torch.linalg.eigvalsh(H)[-1]
+    np.testing.assert_allclose(collateral.top_eigenvalue(objective, params), expected, rtol=collateral.TOLERANCE)
+
+
 def test_a_constant_loss_has_no_curvature() -> None:
     objective = Objective(
         "nothing", "2 rows", [{"row": torch.zeros(2)}], lambda q, b: 0 * q["x"].sum() + b["row"], lambda o, b: o

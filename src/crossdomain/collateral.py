@@ -13,7 +13,9 @@ from crossdomain.curvature import Hessian
 from crossdomain.objectives import Objective, Parameters
 
 TOLERANCE = 0.05  # relative, of the top eigenvalue: Lanczos approaches it from below
-LANCZOS = 12  # vectors kept, and so products before the first restart
+LANCZOS = 12  # vectors kept at most, and so products before the first restart
+LANCZOS_ELEMENTS = 1 << 30  # in all of them: of a model of 100 million parameters, fewer are kept
+FEWEST = 4
 
 
 def collateral(objective: Objective, params: Parameters, displacements: Mapping[str, Tensor]) -> pd.DataFrame:
@@ -60,4 +62,6 @@ def top_eigenvalue(objective: Objective, params: Parameters) -> float:
     probe = np.random.default_rng(0).standard_normal(hessian.shape[0]).astype(hessian.dtype)
     if not hessian.matvec(probe).any():  # ARPACK refuses a loss that is constant, as on rollouts of equal rewards
         return 0.0
-    return float(spectrum.top_eigenpairs(hessian, 1, tol=TOLERANCE, basis=min(LANCZOS, hessian.shape[0])).values[0])
+    size = hessian.shape[0]
+    basis = min(size, LANCZOS, max(FEWEST, LANCZOS_ELEMENTS // size))
+    return float(spectrum.top_eigenpairs(hessian, 1, tol=TOLERANCE, basis=basis).values[0])
