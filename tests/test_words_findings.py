@@ -110,6 +110,12 @@ def test_a_predictor_works_only_if_its_interval_says_so(found: tuple[float, floa
     assert said in text and "+0.40" in text
 
 
+@pytest.mark.parametrize(("own", "said"), [(0.4, False), (-0.41, True), (1.5, True)])
+def test_shares_of_terms_that_cancel_are_said_to_be_none(own: float, said: bool) -> None:
+    cross = pd.DataFrame({"seed": 0, "i": ["a", "a"], "j": ["a", "b"], "value": [own, 1 - own]})
+    assert ("no shares of a damage" in damage_say.modules(cross)) == said
+
+
 def test_a_predictor_that_points_the_wrong_way_is_named() -> None:
     text = routes_say.prediction(correlations((-0.8, -0.9, -0.5)), {"route": "shared routes", "size": "size"}, "size")
     assert "Pointing the wrong way: shared routes" in text

@@ -15,6 +15,7 @@ from crossdomain.words.pathways import by_predictor, listed
 from crossdomain.words.sparsity import by_seed
 
 EXACT = "exact reward"
+CANCELLING = 10.0  # percent by which a share may miss 0 to 100 % before the terms are said to cancel
 
 
 def expansion(path: pd.DataFrame, controls: pd.DataFrame, title: str) -> str:
@@ -67,7 +68,17 @@ def modules(cross: pd.DataFrame) -> str:
         f"Modules with themselves hold {plain(own.sum(), 0)} % of ½ δᵀHδ (most: {top}); what they do *together* "
         f"holds the other "
         f"{plain(100 - own.sum(), 0)} %. A score that looks at one module, or one coordinate, at a time cannot see "
-        f"that part."
+        f"that part. {_cancelling(own.sum())}"
+    ).rstrip()
+
+
+def _cancelling(*percents: float) -> str:
+    """What shares far outside 0 to 100 % mean, if there are any."""
+    if all(-CANCELLING <= percent <= 100 + CANCELLING for percent in percents):
+        return ""
+    return (
+        "A share below 0 or above 100 % means that terms of both signs cancel: δᵀHδ is a small difference of large "
+        "terms here, and shares of it are no shares of a damage."
     )
 
 
@@ -109,7 +120,8 @@ def concentration(captured: pd.DataFrame, summary: pd.DataFrame) -> str:
             f"without preference would have {plain(100 * rows['trace_share'].mean(), 0)} % of δᵀHδ in all {most} "
             f"directions."
         )
-    return "\n".join(lines)
+    held = shares[shares["subspace"].isin(SPACES)].groupby(["subspace", "k"])["quadratic"].mean()
+    return "\n".join([*lines, "", _cancelling(*held.tolist())]).rstrip()
 
 
 def _count(values: pd.Series, most: int) -> str:
