@@ -40,16 +40,17 @@ def damage_path(path: pd.DataFrame) -> Figure:
             wide = part.pivot(index="t", columns="seed", values=column)
             marker = "o" if column == "actual" else None
             seed_lines(axis, wide, colour, names[column], ls=style, marker=marker, ms=4)
-        top = part["actual"].max()
+        top, values = part["actual"].max(), part[list(shown)]
+        low, high = max(values.min(axis=None), -top), min(values.max(axis=None), 2.2 * top)  # an expansion may run away
         axis.set(
             title=objective,
             xlabel="t, multiple of the update",
             ylabel="rise of the loss",
-            ylim=(-0.35 * top, 2.2 * top),
+            ylim=(low - 0.06 * (high - low), high + 0.06 * (high - low)),
         )
         axis.axhline(0, color=INK, lw=0.7)
         axis.axvline(1, color=QUIET, lw=0.8, ls=":")
-    axes[0].legend(frameon=False, fontsize=9, loc="upper left")
+    axes[0].legend(frameon=False, fontsize=9)
     return figure
 
 
