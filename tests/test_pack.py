@@ -18,6 +18,10 @@ from crossdomain.pack import pack, unpack
 from crossdomain.store import Artifact, Store, StoreError
 
 INPUTS = {"kind": "test"}
+LEFT_OUT = [
+    *("h.0.attn.weight.safetensors", "model.safetensors"),
+    *("parts/grams.safetensors", "snapshots/00002.safetensors"),
+]
 
 
 def maker(made: list[str], weights: str = "weights") -> Callable[[Path, Path], None]:
@@ -28,6 +32,7 @@ def maker(made: list[str], weights: str = "weights") -> Callable[[Path, Path], N
         (output / "snapshots").mkdir()
         (output / "model.safetensors").write_text(weights)
         (output / "snapshots" / "00002.safetensors").write_text(weights[:2])
+        (output / "h.0.attn.weight.safetensors").write_text("of a diagonal")
         (output / "parts").mkdir()
         (output / "parts" / "grams.safetensors").write_text("large")
         (output / "parts" / "scores.safetensors").write_text("measured")
@@ -52,7 +57,7 @@ def test_an_unpacked_artifact_has_all_but_its_weights_and_is_not_made_again(pack
     assert made == []
     assert (found.path / "training.csv").read_text() == "step,reward\n1,0.5\n"
     assert [path.name for path in found.path.rglob("*.safetensors")] == ["scores.safetensors"]
-    assert sorted(found.left_out) == ["model.safetensors", "parts/grams.safetensors", "snapshots/00002.safetensors"]
+    assert sorted(found.left_out) == LEFT_OUT
     assert found.described["model.safetensors"]["bytes"] == len("weights")
 
 
@@ -164,8 +169,6 @@ def test_the_commands_pack_what_a_run_uses() -> None:
     store.remove(used.path)
     assert invoke("unpack", str(file)) == (0, "1 artifacts added, 0 were there\n")
     manifest = json.loads((used.path / "manifest.json").read_text())
-    assert sorted(manifest["left_out"]) == sorted(
-        ["model.safetensors", "parts/grams.safetensors", "snapshots/00002.safetensors"]
-    )
+    assert sorted(manifest["left_out"]) == sorted(LEFT_OUT)
     status, said = invoke("pack", str(file), "--profile", "smoke", "--seeds", "7")
     assert status == 2 and said.startswith("error: nothing to pack")

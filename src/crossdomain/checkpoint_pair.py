@@ -185,7 +185,7 @@ class CheckpointPair:
             index = {"weight_map": {name: f"{name}.safetensors" for name in self.decoder.names}}
             (output / weights.INDEX).write_text(json.dumps(index))
 
-        return Weights(self._artifact("fisher", self.asked("before", self.skill), make).path)
+        return Weights(self._artifact("fisher", self.asked("before", self.skill), make).whole())
 
     # --- Derivatives and keeping ---
 

@@ -1,8 +1,8 @@
 """A run's measurements without its weights: one small file, from which every chapter is rendered without training.
 
-A pack holds what the store has of a run but for weights and inner products of updates and gradients, of which it keeps size
-and checksum. Unpacked into a store, it answers whatever was measured; where a measurement is missing, what it needs of
-these is made again and compared.
+A pack holds what the store has of a run but for weights, the Fisher diagonal of a diagnosis, and inner products of updates
+and gradients; of these it keeps size and checksum. Unpacked into a store, it answers whatever was measured; where a
+measurement is missing, what it needs of these is made again and compared.
 So the seeds of a run can be measured on several machines, and a reviewer can render all chapters from a few megabytes.
 """
 
@@ -19,7 +19,10 @@ from pathlib import Path
 
 from crossdomain.store import LEFT_OUT, MANIFEST, Artifact, Store, damage
 
-LARGE = ("model*.safetensors", "snapshots/*.safetensors", "*/grams.safetensors")
+LARGE = (
+    *("model*.safetensors", "snapshots/*.safetensors", "*/grams.safetensors"),
+    *("*.weight.safetensors", "*.bias.safetensors"),  # a Fisher diagonal, a file a tensor
+)
 
 
 def pack(artifacts: Iterable[Artifact], file: Path) -> int:
