@@ -72,3 +72,17 @@ def test_the_captured_share_of_the_damage_is_that_of_moving_along_the_subspace_a
     axes = damage_draw.captured(table).axes
     drawn = [np.asarray(next(x for x in axis.lines if x.get_label() == "route").get_ydata()) for axis in axes]
     np.testing.assert_allclose(drawn, [[10, 20], [30, 50], [20, 50]])
+
+
+def test_cosines_of_matrices_have_the_band_of_noise_and_pairs_without_a_gradient_have_none() -> None:
+    titles = TITLES | {"cw": "CW"}
+    pairs = [("math", "qa"), ("math", "cw")]
+    modules = pd.DataFrame(
+        [{"seed": 0, "a": a, "b": b, "block": "mlp", "cosine": c} for a, b in pairs for c in (0.2, -0.1)]
+    )
+    extremes = pd.DataFrame({"a": "math", "b": "qa", "extreme": ["conflict", "synergy"], "noise": [-0.05, 0.06]})
+    known, silent, *_ = routes_draw.cosine_spectrum(modules, extremes, titles).axes
+    band = known.patches[0].get_extents().transformed(known.transData.inverted())
+    assert (band.y0, band.y1) == pytest.approx((-0.05, 0.06))
+    assert np.asarray(known.lines[0].get_ydata()).tolist() == [-0.1, 0.2]
+    assert texts(silent) == ["a gradient is zero"] and not silent.lines

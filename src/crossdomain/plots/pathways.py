@@ -50,6 +50,11 @@ def cosine_spectrum(modules: pd.DataFrame, extremes: pd.DataFrame, titles: dict[
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     blocks = {"attention": PALETTE[0], "mlp": PALETTE[1], "embedding": PALETTE[2]}
     for axis, (a, b) in zip(axes.flat, names, strict=False):
+        axis.set_title(f"{titles[a]} – {titles[b]}", fontsize=10)
+        noise = extremes[(extremes["a"] == a) & (extremes["b"] == b)].groupby("extreme")["noise"].mean()
+        if noise.empty:
+            axis.text(0.5, 0.5, "a gradient is zero", transform=axis.transAxes, ha="center", fontsize=9)
+            continue
         part = modules[(modules["a"] == a) & (modules["b"] == b)]
         for _, one in part.groupby("seed"):
             ordered = one.sort_values("cosine", ignore_index=True)
@@ -57,10 +62,8 @@ def cosine_spectrum(modules: pd.DataFrame, extremes: pd.DataFrame, titles: dict[
             for block, colour in blocks.items():
                 mine = ordered[ordered["block"] == block]
                 axis.plot(mine.index, mine["cosine"], "o", ms=2.6, color=colour, ls="")
-        noise = extremes[(extremes["a"] == a) & (extremes["b"] == b)].groupby("extreme")["noise"].mean()
         axis.axhspan(noise["conflict"], noise["synergy"], color=QUIET, alpha=0.2, lw=0)
         axis.axhline(0, color=INK, lw=0.7)
-        axis.set_title(f"{titles[a]} – {titles[b]}", fontsize=10)
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
     for axis in axes[-1]:
