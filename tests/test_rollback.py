@@ -95,8 +95,8 @@ def test_a_set_as_long_as_wanted_is_the_shortest_prefix_that_is(seed: int, size:
         (lambda: rollback.ranking(torch.ones(2), torch.ones(3, dtype=torch.bool)), r"mask: expected shape \(2,\)"),
         (lambda: rollback.fisher_scores(torch.ones(3), torch.ones(2)), r"Fisher diagonal: expected shape \(2,\)"),
         (lambda: rollback.opposing(torch.ones(2), torch.ones(1)), r"own update: expected shape \(2,\)"),
-        (lambda: quadratic(0, 3)[0].greedy(4), "count = 4: expected 1 to 3"),
-        (lambda: quadratic(0, 3)[0].greedy(0), "count = 0: expected 1 to 3"),
+        (lambda: quadratic(0, 3)[0].greedy(4, 1), "count = 4: expected 1 to 3"),
+        (lambda: quadratic(0, 3)[0].greedy(0, 1), "count = 0: expected 1 to 3"),
     ],
 )
 def test_what_cannot_be_used_is_named(call, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -168,7 +168,7 @@ def given_back(model: QuadraticModel, chosen: Tensor) -> float:
 def test_greedy_is_the_best_set_of_every_size_where_coordinates_do_not_interact(seed: int, size: int) -> None:
     diagonal, delta = drawn(seed, size).square(), drawn(seed + 1, size)
     model = QuadraticModel(lambda v: diagonal * v, torch.zeros_like(delta), delta, diagonal * delta)
-    order = model.greedy(size)
+    order = model.greedy(size, 40)
     for count in range(1, size + 1):
         best = torch.topk(diagonal * delta**2, count).values.sum() / 2
         assert given_back(model, order[:count]) == pytest.approx(float(best), rel=1e-9)
@@ -180,7 +180,7 @@ def test_greedy_is_as_good_from_any_first_batch_where_coordinates_do_not_interac
 ) -> None:
     diagonal, delta = drawn(seed, size).square(), drawn(seed + 1, size)
     model = QuadraticModel(lambda v: diagonal * v, torch.zeros_like(delta), delta, diagonal * delta)
-    assert model.greedy(size, first=first).tolist() == model.greedy(size).tolist()
+    assert model.greedy(size, 40, first=first).tolist() == model.greedy(size, 40).tolist()
 
 
 def compared(seed: int, interaction: float) -> tuple[float, list[float], list[float]]:
@@ -192,7 +192,7 @@ def compared(seed: int, interaction: float) -> tuple[float, list[float], list[fl
     model = QuadraticModel(lambda v: H @ v, torch.zeros_like(delta), delta, H @ delta)
     every = [given_back(model, torch.tensor(chosen)) for chosen in combinations(range(size), count)]
     rankings = (rollback.ranking(scores) for scores in (rollback.fisher_scores(H.diagonal(), delta), delta.abs()))
-    return given_back(model, model.greedy(count)), every, [given_back(model, order[:count]) for order in rankings]
+    return given_back(model, model.greedy(count, 40)), every, [given_back(model, order[:count]) for order in rankings]
 
 
 @pytest.mark.parametrize("seed", range(0, 80, 10))
@@ -212,7 +212,7 @@ def test_greedy_leaves_out_a_coordinate_that_makes_good_for_another() -> None:
     H = torch.tensor([[1.0, -0.9, 0.0], [-0.9, 1.0, 0.0], [0.0, 0.0, 0.3]], dtype=torch.float64)
     delta = torch.ones(3, dtype=torch.float64)
     model = QuadraticModel(lambda v: H @ v, torch.zeros(3, dtype=torch.float64), delta, H @ delta)
-    assert model.greedy(1).tolist() == [2]
+    assert model.greedy(1, 40).tolist() == [2]
     assert given_back(model, torch.tensor([0])) < 0 < given_back(model, torch.tensor([2]))
 
 
@@ -246,4 +246,4 @@ def test_a_greedy_ranking_holds_every_coordinate_once_within_its_products() -> N
     )
     assert sorted(counting.greedy(60, products=7).tolist()) == list(range(60))
     assert len(products) <= 7
-    assert sorted(counting.greedy(60).tolist()) == list(range(60))
+    assert sorted(counting.greedy(60, 40).tolist()) == list(range(60))

@@ -115,6 +115,7 @@ class Profile(BaseModel):
     rollback_shares: Annotated[list[float], Field(min_length=1)]
     rollback_draws: Count
     rollback_batch: Count
+    rollback_products: Count
 
     alternating_cycles: Count
 

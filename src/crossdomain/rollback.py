@@ -22,7 +22,6 @@ from crossdomain.objectives import Objective, Parameters
 
 GROWTH = 0.5  # a greedy batch has at most this share of what is chosen already
 ROUNDING = 1e-3  # of a batch's gain, within which a sum counts as zero
-PRODUCTS = 40  # Hessian-vector products of a greedy ranking
 
 
 # --- Choosing coordinates ---
@@ -165,7 +164,7 @@ class QuadraticModel:
         )
         return Terms(linear, mixed, own)
 
-    def greedy(self, count: int, products: int = PRODUCTS, first: int = 1) -> Tensor:
+    def greedy(self, count: int, products: int, first: int = 1) -> Tensor:
         """A ranking that lowers m(δ − δ_I) greedily, a batch of coordinates at a time.
 
         With v = δ − δ_I left, coordinate i gives back δ_i (g + Hv)_i − ½H_ii δ_i². The first term is exact for every batch,

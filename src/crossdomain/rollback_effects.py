@@ -43,6 +43,7 @@ SETTINGS = (
         "rollback_shares",
         "rollback_draws",
         "rollback_batch",
+        "rollback_products",
         "curve_prompts",
         "samples",
     ),

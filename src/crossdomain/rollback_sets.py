@@ -111,7 +111,8 @@ def count(percent: float, size: int) -> int:
 
 def _rankings(lineage: Lineage, case: Case, at: Point, delta: Tensor) -> Iterator[tuple[str, int, Tensor]]:
     """Score, draw and ranking: one at a time, since each takes twice the memory of the parameters."""
-    most = count(max(lineage.profile.rollback_percents), len(delta))
+    profile = lineage.profile
+    most = count(max(profile.rollback_percents), len(delta))
     scores = rollback.fisher_scores(fisher_of(lineage, case.learned, at, case.domain), delta)
     yield FISHER, 0, rollback.ranking(scores, count=most)
     opposite = rollback.opposing(delta, update(lineage, lineage.stage(case.learned).parent, case.learned))
@@ -124,7 +125,8 @@ def _rankings(lineage: Lineage, case: Case, at: Point, delta: Tensor) -> Iterato
     yield DAMAGED, 0, rollback.ranking(scores, count=most)
     for score, objective in ((DIVERGENCE, divergence_of), (REWARD, loss_of)):
         loss = objective(lineage, case.learned, at, case.domain, "train")
-        yield score, 0, QuadraticModel.of(loss, at.params, delta).greedy(most, first=lineage.profile.rollback_batch)
+        model = QuadraticModel.of(loss, at.params, delta)
+        yield score, 0, model.greedy(most, products=profile.rollback_products, first=profile.rollback_batch)
     yield from controls(lineage, delta, most)
 
 
