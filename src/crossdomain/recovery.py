@@ -175,7 +175,7 @@ def _losses(at: Point, path: Path, train: Objective, test: Objective) -> pd.Data
             "test_loss": on_test,
             "undamaged": test.value(at.params).value,
             "distance": path.displacements.norm(dim=1),
-            "moved": (path.displacements - path.displacements[0]).norm(dim=1),
+            "moved": [float((e - path.displacements[0]).norm()) for e in path.displacements],
         }
     )
 

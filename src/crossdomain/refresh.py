@@ -7,6 +7,7 @@ S, and HV are known, all quantities of the theorem follow from e_t and g_A(θ_t)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +16,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from crossdomain import bounds
 from crossdomain.bounds import SubspaceConstants, Vector
 from crossdomain.curvature import Hessian, gradient
-from crossdomain.damage import Subspace, moved
+from crossdomain.damage import CHUNK, Subspace, moved
 from crossdomain.objectives import Objective, Parameters
 
 
@@ -119,10 +119,19 @@ class CurvedSubspace:
 
     @cached_property
     def constants(self) -> SubspaceConstants:
-        """μ, L and κ of Theorem 1, without further products."""
-        V, HV = self.basis.double().numpy(), self.curved.double().numpy()
-        H = LinearOperator((len(V), len(V)), matvec=lambda x: HV @ (V.T @ x), dtype=np.float64)  # on S, H itself
-        return bounds.subspace_constants(H, V)
+        """μ, L and κ of Theorem 1, without further products; in float64, a chunk of the rows of V and HV at a time."""
+        width = self.basis.shape[1]
+        rows = max(1, CHUNK // width)
+        inside, outside = torch.zeros(
+            2, width, width, dtype=torch.float64
+        )  # VᵀHV; the inner products of QHV = HV − V(VᵀHV)
+        for v, hv in zip(self.basis.split(rows), self.curved.split(rows), strict=True):
+            inside += v.double().T @ hv.double()
+        for v, hv in zip(self.basis.split(rows), self.curved.split(rows), strict=True):
+            leaked = hv.double() - v.double() @ inside
+            outside += leaked.T @ leaked
+        curvatures, leakage = torch.linalg.eigvalsh((inside + inside.T) / 2), torch.linalg.eigvalsh(outside)
+        return SubspaceConstants(float(curvatures[0]), float(curvatures[-1]), math.sqrt(max(0.0, float(leakage[-1]))))
 
     def projections(self, displacements: Tensor) -> pd.DataFrame:
         """Where the points of a refresh lie.
