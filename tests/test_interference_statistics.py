@@ -81,6 +81,13 @@ def test_at_most_as_many_directions_count_as_are_few(evidence: Evidence) -> None
     assert measured.captured_beyond(found, "random").value == pytest.approx(0.8 - 0.001)
 
 
+def test_few_directions_say_nothing_of_as_many_as_the_claim_is_about(evidence: Evidence) -> None:
+    table = evidence.tables["concentration_captured"]
+    found = replace(evidence, tables={"concentration_captured": table[table["k"] == 8]})
+    with pytest.raises(NotTestableError, match="8 directions of the Hessian were computed, which says little of 64"):
+        measured.captured(found, "route", "quadratic_share")
+
+
 def test_without_later_stages_nothing_was_lost(evidence: Evidence) -> None:
     with pytest.raises(NotTestableError, match="no stage follows"):
         measured.damage_by_later_stages(replace(evidence, profile=load_profile("cpu", "stages=code,math")))

@@ -61,12 +61,23 @@ class OneLine(Arithmetic):
     stop = ("\n",)
 
 
-def test_domains_that_end_their_responses_otherwise_cannot_be_mixed() -> None:
-    with pytest.raises(ValueError, match=r"same strings, found .*'line': \('\\n',\)"):
-        Mixture({"math": Arithmetic(), "line": OneLine()})
-    assert Mixture({"line": OneLine()}).stop == ("\n",)
+class OneSentence(Arithmetic):
+    stop = (".", "\n")
+
+
+class EndsAtOne(Arithmetic):
+    stop = ("1",)
+
+
+def test_a_mixtures_responses_end_with_what_ends_any_of_its_domains() -> None:
+    assert Mixture({"math": Arithmetic(), "line": OneLine(), "sentence": OneSentence()}).stop == ("\n", ".")
     with pytest.raises(ValueError, match="at least one domain"):
         Mixture({})
+
+
+def test_domains_are_not_mixed_if_one_would_cut_the_answers_of_another() -> None:
+    with pytest.raises(ValueError, match=r"answer '\d*1\d*' of domain 'line' would be cut .* any of \('\\n', '1'\)"):
+        Mixture({"line": OneLine(), "one": EndsAtOne()})
 
 
 # --- Prompts ---

@@ -8,12 +8,12 @@ import pandas as pd
 
 from crossdomain import pairs, stats
 from crossdomain.evaluation import TEMPERATURE_1
-from crossdomain.evidence import Evidence
+from crossdomain.evidence import Evidence, NotTestableError
 from crossdomain.route_sets import ROUTE_SHARE
 from crossdomain.stats import Interval
 
 LEVEL = 0.05  # of tests against noise, corrected for their number by Holm's method
-DIRECTIONS = 64  # at most so many count as few
+DIRECTIONS = 64  # so many count as few
 
 
 # --- C1 and C2: chapter 2 ---
@@ -189,11 +189,13 @@ def damage_beyond_random(evidence: Evidence) -> Interval:
 
 
 def _captured(evidence: Evidence, subspace: str) -> pd.DataFrame:
-    """What the most of at most `DIRECTIONS` directions hold of the quadratic form and, alone, of the damage, by seed."""
+    """What `DIRECTIONS` directions hold of the quadratic form and, alone, of the damage, by seed."""
     columns = ("seed", "subspace", "k", "quadratic_share", "inside", "actual")
     table = evidence.table("04", "concentration_captured", *columns)
-    few = table[(table["k"] <= DIRECTIONS) & (table["subspace"] == subspace)]
-    rows = few[few["k"] == few["k"].max()].assign(alone=few["inside"] / few["actual"])
+    if (most := table["k"].max()) < DIRECTIONS:
+        raise NotTestableError(f"{most} directions of the Hessian were computed, which says little of {DIRECTIONS}")
+    few = table[(table["k"] == DIRECTIONS) & (table["subspace"] == subspace)]
+    rows = few.assign(alone=few["inside"] / few["actual"])
     return pd.DataFrame(rows.groupby("seed")[["quadratic_share", "alone"]].mean())
 
 

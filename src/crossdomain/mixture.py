@@ -26,14 +26,14 @@ TAG = ":"  # ends the domain's name in a target; the names of a profile's domain
 class Mixture(Domain):
     """Several domains as one: every target says whose it is, and the reward is that domain's.
 
-    A response may be as long as the longest of them allows: a domain with shorter ones may be answered at greater length
-    than on its own.
+    A response may be as long as the longest of them allows, and ends with a string that ends those of any: a domain with
+    shorter ones may be answered at greater length than on its own, and one with other strings may be cut short.
 
     Args:
         parts: the domains by their name in the run.
 
     Raises:
-        ValueError: there is none, or they do not end their responses with the same strings.
+        ValueError: there is none, or another domain's string would cut the right answer of one.
     """
 
     title = "Mixture"
@@ -41,13 +41,15 @@ class Mixture(Domain):
     def __init__(self, parts: Mapping[str, Domain]) -> None:
         if not parts:
             raise ValueError("a mixture needs at least one domain, got none")
-        stops = {name: part.stop for name, part in parts.items()}
-        if len(set(stops.values())) > 1:
-            raise ValueError(
-                f"a mixture's domains must end their responses with the same strings, found {stops}: mix others, or give "
-                "their classes the same `stop`"
-            )
         self.parts = dict(parts)
+        for name, part in parts.items():
+            others = [string for string in self.stop if string not in part.stop]
+            for answer in (part.answer(item) for item in part.items("train")):
+                if answer is not None and any(string in answer for string in others):
+                    raise ValueError(
+                        f"the answer {answer!r} of domain {name!r} would be cut in a mixture, whose responses end with any "
+                        f"of {self.stop}: mix others, or give their classes the same `stop`"
+                    )
 
     @property
     def max_new_tokens(self) -> int:  # type: ignore[override]  # of these parts, not of the class
@@ -56,8 +58,8 @@ class Mixture(Domain):
 
     @property
     def stop(self) -> tuple[str, ...]:  # type: ignore[override]
-        """What ends the responses of all of them."""
-        return next(iter(self.parts.values())).stop
+        """What ends the responses of any of them."""
+        return tuple(dict.fromkeys(string for part in self.parts.values() for string in part.stop))
 
     def items(self, split: str) -> list[Item]:
         """The items of all domains, one domain after another, their targets tagged."""
