@@ -14,7 +14,13 @@ KINDS = [
     (A_FIRST, False, 2.0), (B_FIRST, False, 2.0), (AVERAGED, False, 2.0), (A_ALONE, False, 1.0), (B_ALONE, False, 1.0),
     (A_FIRST, True, 3.0), (B_FIRST, True, 3.0), (AVERAGED, True, 3.0), (A_WRONG, True, 2.0),
 ]  # fmt: skip
-OBJECTIVES = pd.DataFrame({"domain": ["math", "qa"], "objective": ["exact reward of Math", "exact reward of QA"]})
+OBJECTIVES = pd.DataFrame(
+    {
+        "domain": ["math", "qa"],
+        "objective": ["exact reward of Math", "exact reward of QA"],
+        "top_eigenvalue": [3.0, 2.0],
+    }
+)
 
 
 def orders(slope: float = 2.0, seeds: int = 1) -> pd.DataFrame:
@@ -58,6 +64,12 @@ def totals(gain: float, seeds: int = 3) -> pd.DataFrame:
     ]  # fmt: skip
     table = pd.DataFrame(rows)
     return table.assign(average=table["average"] + 0.01 * table["seed"].where(table["method"] == "alternating", 0))
+
+
+def test_a_pair_with_a_flat_loss_is_said_to_leave_nothing_to_measure() -> None:
+    flat = OBJECTIVES.assign(top_eigenvalue=[3.0, 0.0])
+    text = say.approximation(deviations(0.0), orders(), flat, TITLES)
+    assert "nothing to measure, since the loss of QA is flat" in text and "At the largest step" not in text
 
 
 @pytest.mark.parametrize(("slope", "said"), [(2.0, "all are within 0.1"), (2.6, "1 are **not** within 0.1")])

@@ -39,7 +39,14 @@ def approximation(
         f"{seeds(orders)}, the distance of a cycle's end from the joint step, and its order in α:",
         "",
     ]
+    curved = objectives[objectives["top_eigenvalue"] != 0]["domain"].unique()
     for a, b, rows in _pairs(orders):
+        if flat := [titles[domain] for domain in (a, b) if domain not in curved]:
+            lines.append(
+                f"* **{titles[a]} and {titles[b]}** ({said[a]}; {said[b]}): nothing to measure, since the loss of "
+                f"{' and of '.join(flat)} is flat: the rewards of each prompt's rollouts are all equal."
+            )
+            continue
         parts = [
             _order(rows, A_FIRST, False, f"{titles[a]} first"),
             _order(rows, B_FIRST, False, f"{titles[b]} first"),
@@ -51,6 +58,8 @@ def approximation(
         lines.append(f"* **{titles[a]} and {titles[b]}** ({said[a]}; {said[b]}): {'; '.join(filter(None, parts))}.")
     lines.append("")
     for a, b, rows in _pairs(deviations):
+        if not {a, b} <= {*curved}:
+            continue
         most = _largest(rows)
         sizes = [
             f"{label} {_share(most, order, corrected)}"
