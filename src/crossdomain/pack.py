@@ -3,7 +3,7 @@
 A pack holds what the store has of a run but for weights, the Fisher diagonal of a diagnosis, and inner products of updates
 and gradients; of these it keeps size and checksum. Unpacked into a store, it answers whatever was measured; where a
 measurement is missing, what it needs of these is made again and compared.
-So the seeds of a run can be measured on several machines, and a reviewer can render all chapters from a few megabytes.
+So the seeds of a run can be measured on several machines, and a reviewer can render chapters from a few megabytes.
 """
 
 from __future__ import annotations

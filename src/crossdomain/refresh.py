@@ -122,9 +122,8 @@ class CurvedSubspace:
         """μ, L and κ of Theorem 1, without further products; in float64, a chunk of the rows of V and HV at a time."""
         width = self.basis.shape[1]
         rows = max(1, CHUNK // width)
-        inside, outside = torch.zeros(
-            2, width, width, dtype=torch.float64
-        )  # VᵀHV; the inner products of QHV = HV − V(VᵀHV)
+        # VᵀHV, and the inner products of QHV = HV − V(VᵀHV).
+        inside, outside = torch.zeros(2, width, width, dtype=torch.float64)
         for v, hv in zip(self.basis.split(rows), self.curved.split(rows), strict=True):
             inside += v.double().T @ hv.double()
         for v, hv in zip(self.basis.split(rows), self.curved.split(rows), strict=True):

@@ -40,7 +40,7 @@ def damage_path(path: pd.DataFrame) -> Figure:
             wide = part.pivot(index="t", columns="seed", values=column)
             marker = "o" if column == "actual" else None
             seed_lines(axis, wide, colour, names[column], ls=style, marker=marker, ms=4)
-        top, values = part["actual"].max(), part[list(shown)]
+        top, values = part["actual"].abs().max(), part[list(shown)]
         low, high = max(values.min(axis=None), -top), min(values.max(axis=None), 2.2 * top)  # an expansion may run away
         axis.set(
             title=objective,
