@@ -107,6 +107,19 @@ def test_other_seeds_are_compared_by_their_intervals(
     assert row(comparison.compare_claims(reference, yours, OTHER_SEEDS), "C9").agrees is agrees
 
 
+def test_claims_of_chapters_with_fewer_seeds_are_compared_as_those_of_other_seeds(
+    reference: dict[str, Any], judged: dict[str, Any]
+) -> None:
+    for claim in ("C9", "C4"):
+        reference[claim]["verdict"] = rules.PARTLY
+    (chapter,) = {claim.chapter for claim in claims.CLAIMS if claim.id == "C4"}
+    for conditions, agrees in ((IDENTICAL, True), (MACHINERY, True)):
+        found = comparison.compare_claims(reference, judged, conditions, {chapter})
+        assert row(found, "C4").agrees is agrees
+        assert row(found, "C9").agrees is (conditions == MACHINERY)
+    assert row(comparison.compare_claims(reference, judged, IDENTICAL), "C4").agrees is False
+
+
 def test_values_of_single_seeds_cannot_be_compared_with_others(reference: dict[str, Any]) -> None:
     for outcome in reference["C9"]["rules"]:
         outcome |= {"low": None, "high": None}

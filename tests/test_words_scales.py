@@ -60,3 +60,13 @@ def test_a_control_is_named_where_it_does_not_hold() -> None:
 
 def test_parameters_are_counted_in_millions() -> None:
     assert [millions(n) for n in (40_864, 794_368, 134_515_008)] == ["0.041 million", "0.79 million", "135 million"]
+
+
+def test_chapters_of_fewer_seeds_are_named() -> None:
+    found = scale("smollm", "small", "0 1 2", "0")
+    assert "only" not in say.description(found) + say.comparison([found])
+    found.manifest["fewer_seeds"] = {CLAIMS[0].chapter: "1", "06_rollback": "0 1"}
+    number = int(CLAIMS[0].chapter[:2])
+    assert say.description(found).endswith(f"Seeds 0 1 2, chapter {number} only 1, chapter 6 only 0 1.")
+    first = next(row for row in say.comparison([found]).split("<tr>") if "<b>C1</b>" in row)
+    assert "(seeds 1 only)" in first

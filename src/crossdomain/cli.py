@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -148,15 +149,24 @@ def book(
 
 
 @app.command()
-def promote(profile: Profile = "cpu", seeds: Seeds = "0 1 2", parameters: Parameters = None) -> None:
+def promote(
+    profile: Profile = "cpu",
+    seeds: Seeds = "0 1 2",
+    parameters: Parameters = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--also", help="Some of the seeds, whose run has chapters that the run of all lacks. Repeatable."),
+    ] = None,
+) -> None:
     """Copy a run's small results into `results/`, where they serve as reference; refresh the README's table."""
-    from crossdomain import book, paths, reference, verify
+    from crossdomain import book, gathering, paths, reference, verify
     from crossdomain.run import open_run
 
-    with clear_errors():
-        opened = open_run(profile, seeds, **_pairs(parameters))
-        verify.complete(opened)
-        typer.echo(f"promoted to {reference.promote(opened)}")
+    with clear_errors(), tempfile.TemporaryDirectory() as scratch:
+        opened, *others = (open_run(profile, some, **_pairs(parameters)) for some in (seeds, *(also or ())))
+        gathered = gathering.gather(opened, others, Path(scratch) / "run")
+        verify.complete(gathered)
+        typer.echo(f"promoted to {reference.promote(gathered)}")
         book.fill_in_readme(paths.root())
 
 

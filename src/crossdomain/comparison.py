@@ -9,7 +9,7 @@ must be those of the reference in any case.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,17 +68,27 @@ def unlike(reference: Mapping[str, Any], yours: Mapping[str, Any]) -> list[str]:
 # --- Claims ---
 
 
-def compare_claims(reference: Mapping[str, Any], yours: Mapping[str, Any], conditions: str) -> list[Comparison]:
-    """A row a claim: its rules, statistics and verdict against those of the reference."""
+def compare_claims(
+    reference: Mapping[str, Any], yours: Mapping[str, Any], conditions: str, fewer_seeds: Collection[str] = ()
+) -> list[Comparison]:
+    """A row a claim: its rules, statistics and verdict against those of the reference.
+
+    Args:
+        reference: findings by claim.
+        yours: as many.
+        conditions: under which they came about.
+        fewer_seeds: chapters that the reference has of fewer seeds: their claims are compared as those of other seeds.
+    """
     rows = []
     for claim in claims.CLAIMS:
         first, second = reference.get(claim.id), yours[claim.id]
+        under = OTHER_SEEDS if claim.chapter in fewer_seeds and conditions != MACHINERY else conditions
         if first is None:
             look_at = "the reference was made before this claim was judged: promote a new one"
             rows.append(Comparison(claim.id, False, "—", second["verdict"], look_at))
             continue
-        faults = _claim_faults(first, second, conditions)
-        compared = any(_comparable(*pair, conditions) for pair in _paired(first, second))
+        faults = _claim_faults(first, second, under)
+        compared = any(_comparable(*pair, under) for pair in _paired(first, second))
         agrees = (
             False if faults else True if compared or first["verdict"] == second["verdict"] == NOT_TESTABLE else None
         )

@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 
 from crossdomain.claims import CLAIMS
+from crossdomain.gathering import fewer_seeds
 from crossdomain.scales import Scale
 from crossdomain.words.claims import NOT_JUDGED, badge, outcomes, stated, table
 
@@ -34,12 +35,15 @@ def description(scale: Scale) -> str:
     """Markdown: an item that says what a scale is: its model, parameters and seeds."""
     settings, found = scale.manifest["profile"], scale.headline
     made = settings["model"] == "tiny"
+    fewer = "".join(
+        f", chapter {int(chapter[:2])} only {seeds}" for chapter, seeds in fewer_seeds(scale.manifest).items()
+    )
     model = "a Qwen3, trained from nothing for it" if made else f"the pretrained model `{settings['model']}`"
     numbers = " Its numbers mean nothing: it checks the machinery." if scale.name == "machinery" else ""
     rests = basis(found["seeds"], found["base_seeds"])
     return (
         f"* **{scale.label}** (scale: {scale.name}): {model}, {found['parameters']} parameters; {found['stages']}. "
-        f"{rests[0].upper()}{rests[1:]}.{numbers} Seeds {found['seeds']}."
+        f"{rests[0].upper()}{rests[1:]}.{numbers} Seeds {found['seeds']}{fewer}."
     )
 
 
@@ -57,7 +61,9 @@ def comparison(scales: Sequence[Scale]) -> str:
             finding = scale.claims.get(claim.id, NOT_JUDGED)
             failing = [f"{line} (control)" for line in outcomes(finding, controls=True) if not line.startswith("✓")]
             lines = "<br>".join(map(html.escape, [*outcomes(finding), *failing])) or html.escape(finding["reason"])
-            cells.append(f"{badge(finding['verdict'])}<br>{lines}")
+            fewer = fewer_seeds(scale.manifest).get(claim.chapter)
+            only = f"<br>(seeds {html.escape(fewer)} only)" if fewer else ""
+            cells.append(f"{badge(finding['verdict'])}<br>{lines}{only}")
         rows.append(cells)
     return table(head, rows, wide=range(len(head)))
 
