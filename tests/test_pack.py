@@ -167,7 +167,8 @@ def test_the_commands_pack_what_a_run_uses() -> None:
     status, said = invoke("pack", str(file), "--profile", "smoke", "--seeds", "0")
     assert (status, said.partition(",")[0]) == (0, f"1 artifacts in {file}")
     store.remove(used.path)
-    assert invoke("unpack", str(file)) == (0, "1 artifacts added, 0 were there\n")
+    said = f"{file}: 1 artifacts added, 0 were there\n{file}: 0 artifacts added, 1 were there\n"
+    assert invoke("unpack", str(file), str(file)) == (0, said)
     manifest = json.loads((used.path / "manifest.json").read_text())
     assert sorted(manifest["left_out"]) == sorted(LEFT_OUT)
     status, said = invoke("pack", str(file), "--profile", "smoke", "--seeds", "7")

@@ -79,11 +79,12 @@ def pack(
 
 
 @app.command()
-def unpack(file: Annotated[Path, typer.Argument(help="An archive that `store pack` wrote.")]) -> None:
+def unpack(files: Annotated[list[Path], typer.Argument(help="Archives that `store pack` wrote.")]) -> None:
     """Add what was measured elsewhere to the store. Chapters that need no more are then rendered without training."""
     from crossdomain import pack, paths
     from crossdomain.store import Store
 
     with clear_errors(ValueError):
-        added, known = pack.unpack(file, Store(paths.store()))
-    typer.echo(f"{added} artifacts added, {known} were there")
+        for file in files:
+            added, known = pack.unpack(file, Store(paths.store()))
+            typer.echo(f"{file}: {added} artifacts added, {known} were there")
