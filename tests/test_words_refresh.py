@@ -37,7 +37,8 @@ def test_what_is_left_is_told_for_every_step_size_and_control() -> None:
     text = say.contraction(contraction(), CURVATURE, "math", TITLES)
     assert "α = 1/λ_max**: 30 % is left" in text and "α = 2.5/λ_max**: 400 %" in text
     assert "random directions: 100 %" in text and "on QA: 110 %" in text and "12.0 at θ_A and 15.0" in text
-    assert "shrinks for α of 1/λ_max" in text and "66.7 % of ‖Qδ‖ remains" in text
+    assert "Of one seed the update shrinks inside S of all parameters in 1 at 1/λ_max, 0 at 2.5/λ_max" in text
+    assert "66.7 % of ‖Qδ‖ remains" in text
 
 
 def test_losses_are_told_from_the_undamaged_one_and_as_what_came_back() -> None:
@@ -57,6 +58,17 @@ def test_losses_are_told_from_the_undamaged_one_and_as_what_came_back() -> None:
 
 def test_no_contraction_is_called_none() -> None:
     assert "at **no** step size" in say.contraction(contraction(left=1.2), CURVATURE, "math", TITLES)
+
+
+def test_seeds_that_disagree_on_the_contraction_are_counted_and_not_averaged() -> None:
+    both = pd.concat([contraction(0.3), contraction(1.1).assign(seed=1)])
+    assert "Of 2 seeds the update shrinks inside S of all parameters in 1 at 1/λ_max, 0" in say.contraction(
+        both, CURVATURE, "math", TITLES
+    )
+    trained = both.query("on == 'math' and multiple == 1").assign(own=True)
+    found = say_recovery.verdicts(both, trained, beyond(6.0), budget(), COLLATERAL, "math")
+    text = say_recovery.in_short(found, TITLES)
+    assert "harmful part contracts (not distinguishable from no change); in the route's it contracts" in text
 
 
 @pytest.mark.parametrize(

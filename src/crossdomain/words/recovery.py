@@ -169,7 +169,7 @@ def in_short(found: dict[str, Any], titles: dict[str, str]) -> str:
     other = found["descent_other_domain"]
     control = f" and, taken on another domain, {as_percent(stats.Interval(*other))}" if other else ""
     unsure = "" if sure(selective) or np.isnan(selective.low) else ", which is not distinguishable from 0"
-    verdicts = ["contracts" if share.value < 1 else "does **not** contract" for share in (descent, route)]
+    whole, in_route = (_contracts(share) for share in (descent, route))
     held, theorem, empty = (
         f"{100 * found[name]:.0f} %" for name in ("paper_bound_holds", "bound_holds", "bound_says_nothing")
     )
@@ -177,7 +177,7 @@ def in_short(found: dict[str, Any], titles: dict[str, str]) -> str:
         f"* **C8** (contraction): {found['steps']} steps of gradient descent at α = 1/λ_max leave {as_percent(descent)} "
         f"of the update in its {found['directions']} leading directions ({as_percent(route)} in the route's), "
         f"{as_percent(random)} in random directions{control}. "
-        f"The harmful part {verdicts[0]} in directions of all parameters; in the route's it {verdicts[1]}. "
+        f"In directions of all parameters the harmful part {whole}; in the route's it {in_route}. "
         f"At {found['longest_multiple']:g}/λ_max {as_percent(longest)} is left. The paper's bound holds at {held} of the "
         f"steps; Theorem 1's holds at {theorem}, and says nothing at {empty}. The refresh as trained leaves "
         f"{as_percent(grpo)} ({as_percent(grpo_random)} in random directions).",
@@ -193,3 +193,9 @@ def in_short(found: dict[str, Any], titles: dict[str, str]) -> str:
         f"{100 * found['collateral_within_bound']:.0f} % of the cases."
     )
     return "\n".join(lines)
+
+
+def _contracts(share: stats.Interval) -> str:
+    """Whether what is left is less than all, and whether the seeds can tell."""
+    unsure = " (not distinguishable from no change)" if share.low <= 1 <= share.high else ""
+    return f"{'contracts' if share.value < 1 else 'does **not** contract'}{unsure}"

@@ -8,7 +8,7 @@ import pandas as pd
 
 from crossdomain import stats
 from crossdomain.recovery import MATCHED, RANDOM, ROUTE, WHOLE
-from crossdomain.words import number, plain, points
+from crossdomain.words import number, plain, points, seeds
 from crossdomain.words.sparsity import by_seed
 
 HOLDS = 1 + 1e-4  # a norm may exceed its bound by what single precision rounds
@@ -36,13 +36,14 @@ def contraction(table: pd.DataFrame, curvature: pd.DataFrame, domain: str, title
     lines.append(f"* Control, random directions: {left(matched[matched['space'] == RANDOM])}.")
     for other, rows in ends[(ends["on"] != domain) & (ends["space"] == WHOLE)].groupby("on"):
         lines.append(f"* Control, steps as long on {titles[str(other)]}: {left(rows)}.")
-    shares = own[own["space"] == WHOLE].groupby("multiple")["share"].mean()
-    contracts = [f"{multiple:g}" for multiple in shares.index[shares < 1]]
+    whole = own[own["space"] == WHOLE]
+    shrunk = (whole["share"] < 1).groupby(whole["multiple"]).sum()
+    counts = ", ".join(f"{count} at {multiple:g}/λ_max" for multiple, count in shrunk.items())
     lines += [
         "",
-        f"Inside S of all parameters the update shrinks for α of {', '.join(contracts)}/λ_max."
-        if contracts
-        else "Inside S of all parameters the update shrinks at **no** step size.",
+        f"Of {seeds(whole)} the update shrinks inside S of all parameters in {counts}."
+        if shrunk.any()
+        else "Inside S of all parameters the update shrinks at **no** step size in any seed.",
         f"The component along Pδ ends at {number(by_seed(matched[matched['space'] == WHOLE], 'along'), sign=True)} of "
         "‖Pδ‖ for α = 1/λ_max: 1 is the damaged policy, 0 is θ_A, and below 0 the refresh has gone past θ_A. Outside S, "
         f"{as_percent(_outside(table[(table['on'] == domain) & (table['multiple'] == MATCHED)]), 1)} of ‖Qδ‖ remains.",
