@@ -138,4 +138,9 @@ def test_damage_is_called_second_order_only_where_it_is(second: float, said: str
         path, captured, summary, pd.DataFrame(columns=["predictor", "correlation", "low", "high"])
     )
     text = damage_say.in_short(found)
-    assert said in text and "70 %" in text and found["prediction"] is None
+    assert said in text and "70 %" in text and found["prediction"] is None and "no shares of a damage" not in text
+    other = path.assign(seed=1, second=0.2 if second < 0.1 else 0.001)
+    both = damage_say.verdicts(pd.concat([path, other]), captured, summary, correlations((0.8, 0.5, 0.95)))
+    assert "is mainly second order in 1 of 2 seeds" in damage_say.in_short(both)
+    none = damage_say.verdicts(path, captured.assign(quadratic_share=-6.0), summary, correlations((0.8, 0.5, 0.95)))
+    assert "no shares of a damage" in damage_say.in_short(none)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from crossdomain import stats
@@ -195,6 +194,10 @@ def verdicts(
         "objective": str(exact["objective"].iloc[0]),
         "data": str(exact["data"].iloc[0]),
         **{name: by_seed(exact, name) for name in ("first", "second", "predicted", "actual")},
+        "seeds": int(exact["seed"].nunique()),
+        "second_order_seeds": int(
+            ((exact["second"].abs() > exact["first"].abs()) & (exact["second"] * exact["actual"] > 0)).sum()
+        ),
         "directions": most,
         "route_share": by_seed(route, "quadratic_share"),
         "route_share_alone": by_seed(route, "alone"),
@@ -212,17 +215,18 @@ def in_short(found: dict[str, Any]) -> str:
         stats.Interval(*found[name])
         for name in ("first", "second", "actual", "route_share", "whole_share", "whole_share_alone", "random_share")
     )
-    second_order = abs(second.value) > abs(first.value) and np.sign(second.value) == np.sign(actual.value)
-    k = found["directions"]
+    k, held, seeds = (found[name] for name in ("directions", "second_order_seeds", "seeds"))
+    where = f" in {held} of {seeds} seeds" if 0 < held < seeds else ""
+    cancelling = _cancelling(100 * whole.value, 100 * route.value)
     lines = [
         f"* **C6** (mainly second order; {found['objective']} of {found['data']}): first order "
         f"{number(first, 3, sign=True)}, second "
         f"{number(second, 3, sign=True)}, actual {number(actual, 3, sign=True)}. "
-        f"{'The damage is mainly second order.' if second_order else 'The damage is **not** mainly second order.'}",
+        f"The damage is {'' if held else '**not** '}mainly second order{where}.",
         f"* **C7** (few directions): {k} directions of all parameters hold {plain(100 * whole.value, 0)} % of δᵀHδ "
         f"and, moved along "
         f"alone, {plain(100 * alone.value, 0)} % of the actual damage; {k} directions of the *shared route* hold "
-        f"{plain(100 * route.value, 0)} %, random ones there {plain(100 * random.value, 2)} %.",
+        f"{plain(100 * route.value, 0)} %, random ones there {plain(100 * random.value, 2)} %. {cancelling}".rstrip(),
     ]
     if found["prediction"] is not None:
         own = stats.Interval(*found["prediction"])
