@@ -117,7 +117,7 @@ display(
 # (ch6-share)=
 # ## Taking back less, or more
 #
-# For the paper's pair, the share $\lambda$ from nothing to one and a half times $\delta_I$.
+# For the paper's pair, shares $\lambda$ of $\delta_I$ from nothing on.
 
 # %% tags=["hide-input"]
 varied = frontier.varied(front)

@@ -122,6 +122,8 @@ def predicted(table: pd.DataFrame) -> Figure:
         axis.set_xlabel(label)
     axes[0].set_xscale("symlog", linthresh=1)
     axes[0].set_yscale("symlog", linthresh=1)
+    axes[1].locator_params(axis="x", nbins=5)
+    axes[1].ticklabel_format(axis="x", scilimits=(-2, 3))  # of a real model it may be millionths
     low, high = 100 * table["actual"].min(), 100 * table["actual"].max()
     axes[0].plot([low, high], [low, high], color=QUIET, lw=1, ls="--")
     axes[0].set_ylabel("actual change of A's loss (points)")
