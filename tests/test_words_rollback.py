@@ -69,6 +69,12 @@ def test_the_verdict_turns_with_what_was_measured(regained: float, damage: float
     assert said in in_short(front(regained), damage)
 
 
+def test_what_seeds_cannot_tell_is_no_failure_to_restore() -> None:
+    table = front(6.0, seeds=3)
+    table.loc[table["seed"] == 0, "regained"] += 40
+    assert "it does **not** surely restore A" in in_short(table)
+
+
 def test_a_control_that_does_as_well_is_named() -> None:
     assert "**not** surely more than “magnitude”, “random”, “random, same norm”" in in_short(front(beyond=0.0, seeds=3))
     assert "**not**" not in in_short(front(beyond=4.0, seeds=3))

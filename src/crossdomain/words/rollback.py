@@ -304,7 +304,7 @@ def _verdict(regained: stats.Interval, damage: stats.Interval) -> str:
     if damage.value <= 0:
         return "has no damage to restore"
     if not _above(regained):
-        return "does **not** restore A"
+        return "does **not** surely restore A" if regained.value > 0 else "does **not** restore A"
     return "partially restores A" if regained.value < damage.value else "restores A and more"
 
 
