@@ -35,15 +35,12 @@ def description(scale: Scale) -> str:
     """Markdown: an item that says what a scale is: its model, parameters and seeds."""
     settings, found = scale.manifest["profile"], scale.headline
     made = settings["model"] == "tiny"
-    fewer = "".join(
-        f", chapter {int(chapter[:2])} only {seeds}" for chapter, seeds in fewer_seeds(scale.manifest).items()
-    )
     model = "a Qwen3, trained from nothing for it" if made else f"the pretrained model `{settings['model']}`"
     numbers = " Its numbers mean nothing: it checks the machinery." if scale.name == "machinery" else ""
     rests = basis(found["seeds"], found["base_seeds"])
     return (
         f"* **{scale.label}** (scale: {scale.name}): {model}, {found['parameters']} parameters; {found['stages']}. "
-        f"{rests[0].upper()}{rests[1:]}.{numbers} Seeds {found['seeds']}{fewer}."
+        f"{rests[0].upper()}{rests[1:]}.{numbers} Seeds {found['seeds']}{_fewer(scale)}."
     )
 
 
@@ -66,6 +63,15 @@ def comparison(scales: Sequence[Scale]) -> str:
             cells.append(f"{badge(finding['verdict'])}<br>{lines}{only}")
         rows.append(cells)
     return table(head, rows, wide=range(len(head)))
+
+
+def _fewer(scale: Scale) -> str:
+    """Chapters that have not all seeds, such as ` (chapters 3, 4: 0 1; chapter 6: 1)`."""
+    by_seeds: dict[str, list[str]] = {}
+    for chapter, seeds in fewer_seeds(scale.manifest).items():
+        by_seeds.setdefault(seeds, []).append(str(int(chapter[:2])))
+    parts = [f"chapter{'s' * (len(many) > 1)} {', '.join(many)}: {seeds}" for seeds, many in by_seeds.items()]
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _short(scale: Scale) -> str:
