@@ -36,12 +36,12 @@ def contraction(table: pd.DataFrame, curvature: pd.DataFrame, domain: str, title
     lines.append(f"* Control, random directions: {left(matched[matched['space'] == RANDOM])}.")
     for other, rows in ends[(ends["on"] != domain) & (ends["space"] == WHOLE)].groupby("on"):
         lines.append(f"* Control, steps as long on {titles[str(other)]}: {left(rows)}.")
-    whole = own[own["space"] == WHOLE]
-    shrunk = (whole["share"] < 1).groupby(whole["multiple"]).sum()
+    inside = own[own["space"] == WHOLE]
+    shrunk = (inside["share"] < 1).groupby(inside["multiple"]).sum()
     counts = ", ".join(f"{count} at {multiple:g}/λ_max" for multiple, count in shrunk.items())
     lines += [
         "",
-        f"Of {seeds(whole)} the update shrinks inside S of all parameters in {counts}."
+        f"Of {seeds(inside)} the update shrinks inside S of all parameters in {counts}."
         if shrunk.any()
         else "Inside S of all parameters the update shrinks at **no** step size in any seed.",
         f"The component along Pδ ends at {number(by_seed(matched[matched['space'] == WHOLE], 'along'), sign=True)} of "
