@@ -38,7 +38,8 @@ def gather(run: Run, others: Sequence[Run], directory: Path) -> Run:
     """
     for other in others:
         if not {*other.seeds} < {*run.seeds}:
-            raise ProfileError(f"--also {_words(other)!r}: expected some of the seeds {_words(run)!r}, not all of them")
+            given, known = (each.parameters["seeds"] for each in (other, run))
+            raise ProfileError(f"--also {given!r}: expected some of the seeds {known!r}, not all of them")
     for each in (*reversed(others), run):
         if not (each.directory / "results" / "manifest.json").is_file():
             raise FileNotFoundError(f"{each.directory} has no results yet: execute notebooks for these seeds first")
@@ -64,7 +65,3 @@ def _seeds(executed: Path) -> str:
     return str(
         nbformat.read(executed, as_version=4).metadata.get("papermill", {}).get("parameters", {}).get("seeds", "")
     )
-
-
-def _words(run: Run) -> str:
-    return " ".join(map(str, run.seeds))
