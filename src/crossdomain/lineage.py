@@ -26,6 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from crossdomain import (
     backends,
+    bfloat16_products,
     generation,
     grpo,
     launch,
@@ -125,6 +126,7 @@ class Lineage:
             raise ValueError(f"seed = {seed}: expected an integer of 0 or more")
         self.profile, self.seed, self.run = profile, seed, run or profile.label
         self.domains: dict[str, Domain] = profile.load_domains()
+        bfloat16_products.prepare(profile.precision)
         self.store = store or Store(paths.store())
         self._found: dict[str, Checkpoint] = {}
 

@@ -23,7 +23,7 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from crossdomain import training
+from crossdomain import bfloat16_products, training
 from crossdomain.domains import Domain
 from crossdomain.launch import SAID
 from crossdomain.mixture import Mixture
@@ -47,6 +47,7 @@ def main(arguments: str) -> None:
     logging.getLogger("crossdomain").setLevel(logging.INFO if first else logging.ERROR)
     stage = json.loads(Path(arguments).read_text())
     profile = Profile.model_validate(stage.pop("profile"))
+    bfloat16_products.prepare(profile.precision)
     found = configuration(profile.accelerate)
     if started != found.processes:
         raise RuntimeError(f"{started} processes were started, expected {found.processes} by {found.path}")
