@@ -107,7 +107,7 @@ def test_other_seeds_are_compared_by_their_intervals(
     assert row(comparison.compare_claims(reference, yours, OTHER_SEEDS), "C9").agrees is agrees
 
 
-def test_claims_of_chapters_with_fewer_seeds_are_compared_as_those_of_other_seeds(
+def test_claims_of_chapters_with_seeds_of_their_own_are_compared_as_those_of_other_seeds(
     reference: dict[str, Any], judged: dict[str, Any]
 ) -> None:
     for claim in ("C9", "C4"):

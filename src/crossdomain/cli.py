@@ -155,7 +155,7 @@ def promote(
     parameters: Parameters = None,
     also: Annotated[
         list[str] | None,
-        typer.Option("--also", help="Some of the seeds, whose run has chapters that the run of all lacks. Repeatable."),
+        typer.Option("--also", help="Other or fewer seeds, whose run has chapters that the first lacks. Repeatable."),
     ] = None,
 ) -> None:
     """Copy a run's small results into `results/`, where they serve as reference; refresh the README's table."""

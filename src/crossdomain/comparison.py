@@ -69,7 +69,7 @@ def unlike(reference: Mapping[str, Any], yours: Mapping[str, Any]) -> list[str]:
 
 
 def compare_claims(
-    reference: Mapping[str, Any], yours: Mapping[str, Any], conditions: str, fewer_seeds: Collection[str] = ()
+    reference: Mapping[str, Any], yours: Mapping[str, Any], conditions: str, other_seeds: Collection[str] = ()
 ) -> list[Comparison]:
     """A row a claim: its rules, statistics and verdict against those of the reference.
 
@@ -77,12 +77,12 @@ def compare_claims(
         reference: findings by claim.
         yours: as many.
         conditions: under which they came about.
-        fewer_seeds: chapters that the reference has of fewer seeds: their claims are compared as those of other seeds.
+        other_seeds: chapters that the reference has of other or fewer seeds than its own.
     """
     rows = []
     for claim in claims.CLAIMS:
         first, second = reference.get(claim.id), yours[claim.id]
-        under = OTHER_SEEDS if claim.chapter in fewer_seeds and conditions != MACHINERY else conditions
+        under = OTHER_SEEDS if claim.chapter in other_seeds and conditions != MACHINERY else conditions
         if first is None:
             look_at = "the reference was made before this claim was judged: promote a new one"
             rows.append(Comparison(claim.id, False, "—", second["verdict"], look_at))

@@ -27,7 +27,7 @@ from crossdomain.comparison import (
     listed,
     unlike,
 )
-from crossdomain.gathering import fewer_seeds
+from crossdomain.gathering import other_seeds
 from crossdomain.parameters import parse_seeds
 from crossdomain.profiles import Profile, load_profile
 from crossdomain.run import Run, open_run
@@ -186,7 +186,7 @@ def compare(known: Path, run: Run, faults: Mapping[str, str], seconds: float) ->
         seeds={"reference": reference_seeds(known), "yours": run.seeds},
         conditions=conditions,
         differences=differences,
-        claims=compare_claims(findings["reference"], findings["yours"], conditions, fewer_seeds(theirs)),
+        claims=compare_claims(findings["reference"], findings["yours"], conditions, other_seeds(theirs)),
         others=others,
         findings=findings,
         environment=environment,

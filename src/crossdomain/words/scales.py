@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from crossdomain.claims import CLAIMS
-from crossdomain.gathering import fewer_seeds
+from crossdomain.gathering import other_seeds
 from crossdomain.scales import Scale
 from crossdomain.words.claims import NOT_JUDGED, badge, outcomes, stated, table
 
@@ -40,7 +40,7 @@ def description(scale: Scale) -> str:
     rests = basis(found["seeds"], found["base_seeds"])
     return (
         f"* **{scale.label}** (scale: {scale.name}): {model}, {found['parameters']} parameters; {found['stages']}. "
-        f"{rests[0].upper()}{rests[1:]}.{numbers} Seeds {found['seeds']}{_fewer(scale)}."
+        f"{rests[0].upper()}{rests[1:]}.{numbers} Seeds {found['seeds']}{_other(scale)}."
     )
 
 
@@ -58,17 +58,17 @@ def comparison(scales: Sequence[Scale]) -> str:
             finding = scale.claims.get(claim.id, NOT_JUDGED)
             failing = [f"{line} (control)" for line in outcomes(finding, controls=True) if not line.startswith("✓")]
             lines = "<br>".join(map(html.escape, [*outcomes(finding), *failing])) or html.escape(finding["reason"])
-            fewer = fewer_seeds(scale.manifest).get(claim.chapter)
-            only = f"<br>(seeds {html.escape(fewer)} only)" if fewer else ""
-            cells.append(f"{badge(finding['verdict'])}<br>{lines}{only}")
+            other = other_seeds(scale.manifest).get(claim.chapter)
+            whose = f"<br>(seeds {html.escape(other)})" if other else ""
+            cells.append(f"{badge(finding['verdict'])}<br>{lines}{whose}")
         rows.append(cells)
     return table(head, rows, wide=range(len(head)))
 
 
-def _fewer(scale: Scale) -> str:
-    """Chapters that have not all seeds, such as ` (chapters 3, 4: 0 1; chapter 6: 1)`."""
+def _other(scale: Scale) -> str:
+    """Chapters that have other seeds, such as ` (chapters 3, 4: 0 1; chapter 6: 1)`."""
     by_seeds: dict[str, list[str]] = {}
-    for chapter, seeds in fewer_seeds(scale.manifest).items():
+    for chapter, seeds in other_seeds(scale.manifest).items():
         by_seeds.setdefault(seeds, []).append(str(int(chapter[:2])))
     parts = [f"chapter{'s' * (len(many) > 1)} {', '.join(many)}: {seeds}" for seeds, many in by_seeds.items()]
     return f" ({'; '.join(parts)})" if parts else ""
