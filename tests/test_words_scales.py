@@ -68,5 +68,6 @@ def test_chapters_of_other_seeds_are_named() -> None:
     found.manifest["other_seeds"] = {CLAIMS[0].chapter: "1", "06_rollback": "0 1", "09_diagnose_your_own": "1"}
     number = int(CLAIMS[0].chapter[:2])
     assert say.description(found).endswith(f"Seeds 0 1 2 (chapters {number}, 9: 1; chapter 6: 0 1).")
+    assert say.seeds_by_chapter(found) == f"0 1 2 (chapters {number}, 9: 1; chapter 6: 0 1)"
     first = next(row for row in say.comparison([found]).split("<tr>") if "<b>C1</b>" in row)
     assert "(seeds 1)" in first

@@ -24,7 +24,7 @@ import yaml
 from crossdomain import chapters, claims, costs, paper_plan, paths, plots, reference, scales
 from crossdomain.lineage import Lineage
 from crossdomain.plots import theory
-from crossdomain.profiles import Profile
+from crossdomain.profiles import Profile, load_profile
 from crossdomain.run import Run
 from crossdomain.words import claims as say_claims
 from crossdomain.words import scales as say_scales
@@ -157,7 +157,8 @@ def assemble(root: Path, material: Material, source: Path, profile: Profile) -> 
     config = yaml.safe_load((root / "_config.yml").read_text())
     config["sphinx"]["config"]["myst_substitutions"] = {
         **values(root, material.results),
-        **_seed_sets(profile),
+        **_seed_sets(),
+        "seeds_by_chapter": say_scales.seeds_by_chapter(main),
         "paper_plan": paper_plan.table(),
     }
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -184,13 +185,14 @@ def _fill_in_scales(page: Path, found: list[scales.Scale]) -> None:
     page.write_text(text.replace("<!-- scales: comparison -->", table))
 
 
-def _seed_sets(profile: Profile) -> dict[str, str]:
-    """Which seeds did what, for the claims page."""
+def _seed_sets() -> dict[str, str]:
+    """Which seeds of `cpu` did what, for the claims page."""
+    cpu = load_profile("cpu")
     return {
         "settings_seeds": f"{claims.SETTINGS_FROM} and above",
         "quick_seeds": " ".join(map(str, claims.QUICK_SEEDS)),
         "reported_seeds": " ".join(map(str, claims.REPORTED_SEEDS)),
-        "reported_bases": " ".join(str(profile.base_seed(seed)) for seed in claims.REPORTED_SEEDS),
+        "reported_bases": " ".join(str(cpu.base_seed(seed)) for seed in claims.REPORTED_SEEDS),
     }
 
 

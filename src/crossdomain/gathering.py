@@ -46,9 +46,9 @@ def gather(run: Run, others: Sequence[Run], directory: Path) -> Run:
             if (each.directory / kind).is_dir():
                 shutil.copytree(each.directory / kind, directory / kind, dirs_exist_ok=True)
     found = {path.stem: _seeds(path) for path in sorted((directory / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
-    other = {chapter: seeds for chapter, seeds in found.items() if seeds and parse_seeds(seeds) != run.seeds}
+    differing = {chapter: seeds for chapter, seeds in found.items() if seeds and parse_seeds(seeds) != run.seeds}
     manifest = directory / "results" / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), OTHER_SEEDS: other}, indent=1))
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), OTHER_SEEDS: differing}, indent=1))
     return replace(run, directory=directory)
 
 

@@ -40,8 +40,17 @@ def description(scale: Scale) -> str:
     rests = basis(found["seeds"], found["base_seeds"])
     return (
         f"* **{scale.label}** (scale: {scale.name}): {model}, {found['parameters']} parameters; {found['stages']}. "
-        f"{rests[0].upper()}{rests[1:]}.{numbers} Seeds {found['seeds']}{_other(scale)}."
+        f"{rests[0].upper()}{rests[1:]}.{numbers} Seeds {seeds_by_chapter(scale)}."
     )
+
+
+def seeds_by_chapter(scale: Scale) -> str:
+    """Its seeds, and chapters that have others, such as `0 1 2 (chapters 3, 4: 0 1; chapter 6: 1)`."""
+    by_seeds: dict[str, list[str]] = {}
+    for chapter, others in other_seeds(scale.manifest).items():
+        by_seeds.setdefault(others, []).append(str(int(chapter[:2])))
+    parts = [f"chapter{'s' * (len(many) > 1)} {', '.join(many)}: {others}" for others, many in by_seeds.items()]
+    return f"{scale.headline['seeds']} ({'; '.join(parts)})" if parts else str(scale.headline["seeds"])
 
 
 def comparison(scales: Sequence[Scale]) -> str:
@@ -63,15 +72,6 @@ def comparison(scales: Sequence[Scale]) -> str:
             cells.append(f"{badge(finding['verdict'])}<br>{lines}{whose}")
         rows.append(cells)
     return table(head, rows, wide=range(len(head)))
-
-
-def _other(scale: Scale) -> str:
-    """Chapters that have other seeds, such as ` (chapters 3, 4: 0 1; chapter 6: 1)`."""
-    by_seeds: dict[str, list[str]] = {}
-    for chapter, seeds in other_seeds(scale.manifest).items():
-        by_seeds.setdefault(seeds, []).append(str(int(chapter[:2])))
-    parts = [f"chapter{'s' * (len(many) > 1)} {', '.join(many)}: {seeds}" for seeds, many in by_seeds.items()]
-    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _short(scale: Scale) -> str:
