@@ -69,6 +69,19 @@ def test_the_verdict_turns_with_what_was_measured(regained: float, damage: float
     assert said in in_short(front(regained), damage)
 
 
+def test_seeds_without_damage_are_named_and_the_others_shown_apart() -> None:
+    table, hurt = front(seeds=3), damages(seeds=3)
+    assert "nothing to restore" not in say.restored(table, hurt, [10.0], CASES)
+    hurt.loc[1, "damage"] = -2.0
+    table.loc[table["seed"] == 1, "regained"] = -5.0
+    text = say.restored(table, hurt, [10.0], CASES)
+    assert "took nothing from A in seed 1 (+2.0 points): there is nothing to restore" in text
+    assert "In the others, of 9.0 points lost, the Fisher's set regains +6.0 at 10 %" in text
+    hurt["damage"] = -2.0
+    text = say.restored(table, hurt, [10.0], CASES)
+    assert "in seed 0 (+2.0 points), 1 (+2.0 points), 2 (+2.0 points)" in text and "In the others" not in text
+
+
 def test_what_seeds_cannot_tell_is_no_failure_to_restore() -> None:
     table = front(6.0, seeds=3)
     table.loc[table["seed"] == 0, "regained"] += 40

@@ -68,8 +68,31 @@ def restored(front: pd.DataFrame, damages: pd.DataFrame, sizes: Sequence[float],
             parts = [_at(rows, score, size) for size in sizes]
             lines.append(f"* {score}: {'; '.join(parts)}.")
         size = max(sizes)
-        lines += ["", *(f"* {_against(front, case, size, control)}" for control in CONTROLS)]
+        lines += [
+            "",
+            *(f"* {_against(front, case, size, control)}" for control in CONTROLS),
+            *_spared(rows, of_case, size),
+        ]
     return "\n".join(lines)
+
+
+def _spared(rows: pd.DataFrame, damages: pd.DataFrame, size: float) -> list[str]:
+    """In which seeds A lost nothing, if any, and what the Fisher's set regains in the others."""
+    hurt = damages["damage"] > 0
+    if hurt.all():
+        return []
+    gained = (-damages[~hurt].set_index("seed")["damage"]).items()
+    gains = [f"{seed} ({plain(float(value), 1, sign=True)} points)" for seed, value in gained]
+    said = f"Later stages took nothing from A in seed {', '.join(gains)}: there is nothing to restore."
+    if hurt.any():
+        fisher = rows[
+            (rows["score"] == FISHER) & (rows["percent"] == size) & rows["seed"].isin(damages.loc[hurt, "seed"])
+        ]
+        said += (
+            f" In the others, of {plain(damages.loc[hurt, 'damage'].mean(), 1)} points lost, the Fisher's set regains "
+            f"{plain(fisher['regained'].mean(), 1, sign=True)} at {size:g} %, a mean over seeds chosen by their damage."
+        )
+    return [f"* {said}"]
 
 
 def _at(rows: pd.DataFrame, score: str, size: float) -> str:
