@@ -207,7 +207,8 @@ def test_kl_is_the_sum_of_next_token_divergences_computed_by_hand(
     for pair in pairs(rollouts):
         expected, found = log_probabilities(model, *pair), log_probabilities(other, *pair)
         by_hand.append((expected.exp() * (expected - found)).sum())
-    assert_equal(objective.per_prompt(parameters(other)), torch.stack(by_hand).view(3, 2).mean(1))
+    # Differences of float32's logarithms of probabilities, a few units each
+    assert_equal(objective.per_prompt(parameters(other)), torch.stack(by_hand).view(3, 2).mean(1), atol=2e-6)
     assert min(by_hand) > 1e-3
     assert_equal(objective.per_prompt(parameters(model)), torch.zeros(3))
 
