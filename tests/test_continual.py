@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from crossdomain import continual, regularised
@@ -93,10 +95,19 @@ def test_ewc_keeps_the_policy_nearer_by_its_own_measure(small: Lineage) -> None:
     assert small.checkpoint(continual.elastic(small)).key != lineage.checkpoint("qa+cw_ewc").key  # another strength
 
 
-def test_projected_stages_are_made_once(small: Lineage) -> None:
+def test_projected_stages_are_made_once(small: Lineage, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[bool] = []  # a step: whether nothing conflicted, so that its gradient stayed as it was
+    project = regularised.projected
+
+    def watched(gradient: Tensor, protected: Sequence[Tensor]) -> Tensor:
+        made = project(gradient, protected)
+        kept.append(torch.equal(made, gradient))
+        return made
+
+    monkeypatch.setattr(regularised, "projected", watched)
     name = continual.projection(small)
     found = moved(small, name)
-    assert found.isfinite().all()  # and the plain stage's where no gradient conflicts: that depends on rounding
+    assert kept and found.isfinite().all() and torch.equal(found, moved(small, "qa-cw")) == all(kept)
     fresh = Lineage(small.profile, 0, small.store)
     before = {path.name for path in small.store.root.iterdir()}
     assert fresh.checkpoint(continual.projection(fresh)).key == small.checkpoint(name).key

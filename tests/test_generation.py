@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -183,10 +184,11 @@ def test_responses_of_different_lengths_and_several_ends_are_summed_by_the_chain
     items = [Item(prompt, "") for prompt in PROMPTS]
     responses = ["pem gud sol tag", "6", "", "6*x+7", "pi"]
     with torch.no_grad():
+        model = copy.deepcopy(model)
+        model.lm_head.weight *= 0.1  # flatter: float32 has no digits left for what a sharp policy never says
         found = response_probability(model, tokenizer, smoke, domain, items, responses)
     by_hand = [probability_by_hand(model, tokenizer, *pair, stop) for pair in zip(PROMPTS, responses, strict=True)]
-    normal = torch.finfo(torch.float32).tiny  # digits are lost below it, where an unlikely response can lie
-    torch.testing.assert_close(found.double(), torch.tensor(by_hand, dtype=torch.float64), rtol=1e-5, atol=normal)
+    torch.testing.assert_close(found.double(), torch.tensor(by_hand, dtype=torch.float64), rtol=1e-5, atol=0)
 
 
 def test_template_and_prefill_are_part_of_the_prompt(

@@ -73,14 +73,18 @@ def test_stationarity_is_taken_at_the_end_and_further(small: Lineage) -> None:
 def test_concentration_covers_all_spaces_and_controls(small: Lineage) -> None:
     tables = concentration.concentration(small)
     captured = tables["captured"]
-    assert {"route", "all parameters", "random", "coordinates by |δ|"} <= set(captured["subspace"])
+    case = second_order.main_case(small)
+    masks = concentration.spaces(small, case, second_order.point(small, case.before))
+    assert tuple(masks) == concentration.SPACES
+    spaces = {space for space, mask in masks.items() if mask is None or mask.any()}  # two domains can share no head
+    assert {*spaces, "route", "random", "coordinates by |δ|"} <= set(captured["subspace"])
     whole = captured[captured["subspace"] == "all parameters"]
     assert whole["norm_share"].is_monotonic_increasing and whole["norm_share"].between(0, 1).all()
     summary = tables["summary"].set_index("space")
     assert summary.loc["all parameters", "norm_share"] == pytest.approx(1)
-    parts = summary.index.intersection(["route, MLP", "route, attention"])  # of which one can share nothing
+    assert set(summary.index) == spaces
+    parts = summary.index.intersection(["route, MLP", "route, attention"])
     both = summary.loc[parts, ["parameters", "norm_share"]].sum()
-    assert set(summary.index) == {"route", "all parameters", *parts} <= set(captured["subspace"])
     np.testing.assert_allclose(summary.loc["route", ["parameters", "norm_share"]].astype(float), both, rtol=1e-5)
     spectrum = tables["spectrum"]
     assert all(part["eigenvalue"].is_monotonic_decreasing for _, part in spectrum.groupby("space"))
