@@ -62,8 +62,8 @@ read: env ## Build the book from the results in git (PROFILE), without training
 book: env ## Build the book from what was run
 	@$(BIN)/crossdomain book --profile "$(PROFILE)" --seeds "$(SEEDS)"
 
-test: env ## Run all tests
-	$(BIN)/python -m pytest
+test: env ## Run all tests, JOBS files at a time
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 test-vllm: ## Run the tests that need vLLM, in an environment of their own (.venv-vllm; torch's CPU build)
 	@$(MAKE) --no-print-directory env VENV=.venv-vllm
