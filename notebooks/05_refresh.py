@@ -76,7 +76,7 @@ display(
 # and $L$ on $S$, the leakage $\kappa$, and the remainder $r_t=g_A(\theta_t)-H(\theta_t-\theta_A)$ along the path. The
 # paper's bound ({prf:ref}`rem-paper-bound`) leaves out both $\kappa$ and $r$. A bound above the dotted line promises no
 # more than that the harmful part will not grow. A larger $S$ holds more of the damage, but its $\mu$ is smaller
-# ({prf:ref}`rem-slowest`), so three dimensions are shown. Values below $10^{-4}$ are drawn there.
+# ({prf:ref}`rem-slowest`), so several dimensions are shown. Values below $10^{-4}$ are drawn there.
 
 # %% tags=["hide-input"]
 display(

@@ -260,6 +260,7 @@ def predictions(table: pd.DataFrame, predictors: Mapping[str, str], titles: dict
                 part[name], part["damage"], "o", ms=4, alpha=0.7, color=palette[str(domain)], label=titles[str(domain)]
             )
         axis.axhline(0, color=INK, lw=0.7)
+        axis.locator_params(axis="x", nbins=4)
         axis.set_xlabel(label, fontsize=8.5)
     for row in axes:
         row[0].set_ylabel("damage (points)")
