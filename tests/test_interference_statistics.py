@@ -73,6 +73,17 @@ def test_a_predictor_is_compared_with_its_control_seed_by_seed(evidence: Evidenc
     assert alone.value - size.value == pytest.approx(control)
 
 
+def test_pairs_without_a_cosine_are_left_out_and_their_seed_is_not(evidence: Evidence) -> None:
+    predictors, damage = evidence.tables["pair_predictors"], evidence.tables["pair_damage"]
+    unknown = (predictors["seed"] == 3) & ((predictors["a"] == "qa") | (predictors["b"] == "qa"))
+    cosines = predictors.assign(route_update_conflict=predictors["route_update_conflict"].mask(unknown))
+    found = replace(evidence, tables={**evidence.tables, "pair_predictors": cosines})
+    kept = predictors.merge(damage, on=["seed", "a", "b"])[~unknown]
+    control = [rows["update_norm"].corr(rows["damage"], method="spearman") for _, rows in kept.groupby("seed")]
+    assert len(control) == 5
+    assert measured.direction_predicts(found, beyond="update_norm").value == pytest.approx(1 - np.mean(control))
+
+
 def test_at_most_as_many_directions_count_as_are_few(evidence: Evidence) -> None:
     table = evidence.tables["concentration_captured"]
     more = table[table["k"] == 64].assign(k=128, quadratic_share=0.99)

@@ -134,6 +134,8 @@ def _to_chance(evidence: Evidence, rows: pd.DataFrame) -> Interval:
 def direction_predicts(evidence: Evidence, beyond: str | None = None) -> Interval:
     """C5: rank correlation over a seed's ordered pairs of the damage with −cosine of the updates on the shared route.
 
+    Pairs of which a predictor is not known (the cosine of an update that is zero) are left out, as in chapter 3.
+
     Args:
         evidence: of the run.
         beyond: a control predictor, whose correlation is subtracted.
@@ -141,7 +143,7 @@ def direction_predicts(evidence: Evidence, beyond: str | None = None) -> Interva
     damage = evidence.table("03", "pair_damage", "seed", "a", "b", "damage")
     predictors = ["route_update_conflict", *([beyond] if beyond else [])]
     known = evidence.table("03", "pair_predictors", "seed", "a", "b", *predictors)
-    table = damage.merge(known, on=["seed", "a", "b"], validate="one_to_one")
+    table = damage.merge(known, on=["seed", "a", "b"], validate="one_to_one").dropna(subset=predictors)
     found = {
         name: pd.Series({seed: pairs.spearman(rows[name], rows["damage"]) for seed, rows in table.groupby("seed")})
         for name in predictors
